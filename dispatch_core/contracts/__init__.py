@@ -1,0 +1,1 @@
+"""The types that cross a border: frozen data and protocols, no behaviour."""

@@ -1,0 +1,41 @@
+"""How an input field appears on the command line, said once beside the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+EXTRA = "x-cli"
+
+
+def cli_field(
+    default: Any = ...,
+    *,
+    description: str,
+    argument: bool = False,
+    path: bool = False,
+    default_cwd: bool = False,
+    repeated: bool = False,
+    hidden: bool = False,
+    aliases: tuple[str, ...] = (),
+    **constraints: Any,
+) -> Any:
+    """Return a pydantic field with its place on the command line.
+
+    argument: positional (it can be given as an option as well). path: made absolute in the caller and must be a directory.
+    default_cwd: the caller's working directory when not given. repeated: KEY=VALUE, any number of times, for an object.
+    hidden: not shown in help. aliases: further option names without dashes. constraints: pydantic's, such as min_length.
+    """
+    marks = {
+        "argument": argument,
+        "path": path,
+        "default_cwd": default_cwd,
+        "repeated": repeated,
+        "hidden": hidden,
+        "aliases": list(aliases),
+    }
+    extra = {EXTRA: {name: value for name, value in marks.items() if value}}
+    if not extra[EXTRA]:
+        return Field(default, description=description, **constraints)
+    return Field(default, description=description, json_schema_extra=extra, **constraints)

@@ -1,0 +1,144 @@
+"""What a storage backend provides: a few narrow stores over frozen records.
+
+Every method is one transaction: when it returns, the change is durable; when it raises StorageError, nothing was changed.
+Cancelling a caller never splits a transaction. ``dispatch_core.testing.storage`` is the suite every backend passes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AsyncExitStack
+    from datetime import datetime
+
+    from dispatch_core.contracts.records import (
+        ActionRecord,
+        FiringRecord,
+        FiringStatus,
+        ThreadRecord,
+        TriggerRecord,
+        TurnRecord,
+    )
+
+LookupField = Literal["ref", "native_id", "handle", "title", "title_like"]
+
+
+class ThreadStore(Protocol):
+    """Managed threads and the latest turn of each."""
+
+    async def add(self, thread: ThreadRecord, refs: Sequence[str]) -> ThreadRecord:
+        """Store a new thread under the first of refs that no thread has, and return it with that ref.
+
+        thread.ref is ignored. Adding a (provider, native_id) that is already there returns the stored record unchanged.
+        Raises StorageError if every ref is taken; nothing is stored then.
+        """
+        ...
+
+    async def get(self, key: str) -> ThreadRecord | None:
+        """Return the thread with our own key, with its latest turn."""
+        ...
+
+    async def find(self, by: LookupField, value: str) -> tuple[ThreadRecord, ...]:
+        """Return the threads that match, oldest first.
+
+        "title": equals the title, the handle, or the handle without its ``@``. "title_like": one of these three contains value,
+        ignoring ASCII case; ``%`` and ``_`` in value stand for themselves. The other fields match exactly.
+        """
+        ...
+
+    async def list(
+        self, *, archived: bool = False, limit: int = 1000, after: str | None = None
+    ) -> tuple[ThreadRecord, ...]:
+        """Return threads in order of key (creation), at most limit, after the key ``after``; archived ones only if asked."""
+        ...
+
+    async def update(self, key: str, **changes: Any) -> ThreadRecord:
+        """Change named fields of ThreadRecord, except key, ref, created_at and turn, and return the new record.
+
+        updated_at must be among the changes. Raises LookupError for an unknown key and TypeError for an unknown field.
+        """
+        ...
+
+    async def set_turn(self, key: str, turn: TurnRecord, **changes: Any) -> ThreadRecord:
+        """Replace the latest turn and, in the same transaction, the given fields as ``update`` does."""
+        ...
+
+
+class ActionLog(Protocol):
+    """The audit log of what was asked for and how it ended."""
+
+    async def append(self, action: ActionRecord) -> None: ...
+
+    async def latest(self, limit: int) -> tuple[ActionRecord, ...]:
+        """Return at most limit actions, newest first."""
+        ...
+
+
+class TriggerStore(Protocol):
+    """Triggers."""
+
+    async def add(self, trigger: TriggerRecord) -> None:
+        """Store a new trigger. Raises ValueError if its id is taken."""
+        ...
+
+    async def get(self, trigger_id: str) -> TriggerRecord | None: ...
+
+    async def list(self) -> tuple[TriggerRecord, ...]:
+        """Return all triggers in order of creation."""
+        ...
+
+    async def remove(self, trigger_id: str) -> bool:
+        """Remove a trigger and its firings; True if it was there."""
+        ...
+
+    async def update(
+        self, trigger_id: str, *, enabled: bool | None = None, next_at: datetime | None = None
+    ) -> bool:
+        """Change enabled unless it is None, set next_at (None clears it); True if the trigger is there."""
+        ...
+
+
+class FiringStore(Protocol):
+    """The ledger that makes every occasion fire once."""
+
+    async def claim(self, trigger_id: str, key: str, at: datetime) -> bool:
+        """Record a firing as CLAIMED and say whether it is new.
+
+        True exactly once per (trigger_id, key), also across restarts and concurrent callers.
+        key: at most 200 characters, chosen by the trigger kind; never reused for another occasion.
+        Raises StorageError if the registry cannot be written; the firing is then not recorded.
+        """
+        ...
+
+    async def finish(
+        self, trigger_id: str, key: str, status: FiringStatus, detail: str | None = None
+    ) -> None:
+        """Record the outcome of a claimed firing; does nothing if the trigger is gone."""
+        ...
+
+    async def latest(self, trigger_id: str) -> FiringRecord | None:
+        """Return the newest firing of a trigger."""
+        ...
+
+    async def abandon(self) -> tuple[FiringRecord, ...]:
+        """Turn every CLAIMED firing into UNKNOWN, at daemon start, and return them."""
+        ...
+
+
+class Storage(Protocol):
+    """One backend. Deliveries, requests and the search index join as further stores."""
+
+    name: str
+    threads: ThreadStore
+    actions: ActionLog
+    triggers: TriggerStore
+    firings: FiringStore
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the backend, bring its schema up to date, and push its cleanup on the caller's stack.
+
+        Raises StorageError, with the path and the way out, when the data is newer than this build, damaged or not ours.
+        """
+        ...

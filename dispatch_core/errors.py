@@ -1,0 +1,267 @@
+"""Everything that can go wrong, and how each surface says it.
+
+DispatchError
+├── ValidationFailed (ValueError)          the request is wrong; nothing was done
+│   └── AmbiguousSelector                  more than one thread answers to the name
+├── Declined                               a person said no
+├── NotFound (LookupError)
+│   ├── ThreadNotFound
+│   ├── TriggerNotFound
+│   └── UnknownOp
+├── LaneBusy                               a turn is running in the thread
+├── ApprovalRequired                       a person must answer first
+├── AuthorityDenied (PermissionError)      this caller may not do this
+├── CodexError                             Codex refused, or cannot be reached
+│   ├── CodexUnavailable                   there is no running app-server
+│   ├── CodexOverloaded                    -32001: nothing was done, retry later
+│   └── CodexTimeout (TimeoutError)        no answer before the deadline
+├── DaemonUnreachable (ConnectionError)    there is no daemon, or it went away
+│   └── DaemonStale                        the daemon runs another build or other plugins
+├── StagingFailed                          files could not be prepared
+├── OutcomeUnknown                         it may have happened: do not retry
+├── TimedOut (TimeoutError)                the wait ended, the work goes on
+├── PartialSuccess                         some of several targets failed
+├── PluginFault                            a plugin broke its contract
+├── ProtocolViolation (ValueError)         a malformed frame on the control socket
+├── StorageError                           the registry cannot be read or written
+├── Cancelled                              the caller withdrew the request
+└── RemoteError                            any of these, received from the daemon
+
+``PROJECTIONS`` is the one table from a code to an exit status, an RPC error number and whether a retry is safe.
+This module is standard library only: the fast path of the CLI imports it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Projection(NamedTuple):
+    """How one error code appears on the surfaces."""
+
+    exit_code: int
+    rpc_code: int
+    retryable: bool = False
+
+
+PROJECTIONS: dict[str, Projection] = {
+    "internal": Projection(1, 1000),
+    "validation": Projection(2, 1002),
+    "ambiguous": Projection(2, 1002),
+    "declined": Projection(3, 1003),
+    "not_found": Projection(4, 1004),
+    "unknown_op": Projection(4, -32601),
+    "lane_busy": Projection(5, 1005, retryable=True),
+    "approval_required": Projection(6, 1006),
+    "authority": Projection(7, 1007),
+    "app_server": Projection(8, 1008),
+    "codex_unavailable": Projection(8, 1008, retryable=True),
+    "codex_overloaded": Projection(8, 1008, retryable=True),
+    "codex_timeout": Projection(8, 1008),
+    "daemon_unreachable": Projection(8, 1018, retryable=True),
+    "daemon_stale": Projection(8, 1028),
+    "staging": Projection(9, 1009),
+    "unknown_outcome": Projection(10, 1010),
+    "timeout": Projection(11, 1011, retryable=True),
+    "partial": Projection(12, 1012),
+    "plugin": Projection(13, 1013),
+    "storage": Projection(1, 1014),
+    "cancelled": Projection(1, 1015),
+    "protocol": Projection(1, -32600),
+}
+
+
+class DispatchError(Exception):
+    """The base of every error a user can meet.
+
+    message says what failed and why; hint is the next command or step, without a full stop; details is a JSON object.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: dict[str, Any] = dict(details or {})
+
+    @property
+    def projection(self) -> Projection:
+        return PROJECTIONS[self.code]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON error object that every surface shows: code, message, hint, exit_code, retryable, details."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.projection.exit_code,
+            "retryable": self.projection.retryable,
+            "details": self.details,
+        }
+
+
+class ValidationFailed(DispatchError, ValueError):
+    code = "validation"
+
+
+class AmbiguousSelector(ValidationFailed):
+    """Several threads answer to one selector; details["candidates"] lists {ref, id_prefix, title, managed, cwd}."""
+
+    code = "ambiguous"
+
+    def __init__(self, selector: str, candidates: Sequence[Mapping[str, Any]]) -> None:
+        refs = ", ".join(str(candidate["ref"]) for candidate in candidates)
+        super().__init__(
+            f"{selector!r} names {len(candidates)} threads: {refs}",
+            hint="use one of these refs",
+            details={"selector": selector, "candidates": [dict(c) for c in candidates]},
+        )
+
+
+class Declined(DispatchError):
+    code = "declined"
+
+
+class NotFound(DispatchError, LookupError):
+    code = "not_found"
+
+
+class ThreadNotFound(NotFound):
+    def __init__(self, selector: str, *, similar: Sequence[str] = ()) -> None:
+        hint = "dispatch list shows the threads"
+        if similar:
+            hint = f"did you mean {', '.join(similar)}? {hint}"
+        super().__init__(
+            f"no thread answers to {selector!r}",
+            hint=hint,
+            details={"selector": selector, "similar": list(similar)},
+        )
+
+
+class TriggerNotFound(NotFound):
+    def __init__(self, trigger: str) -> None:
+        super().__init__(
+            f"there is no trigger {trigger!r}",
+            hint="dispatch trigger list shows the triggers",
+            details={"trigger": trigger},
+        )
+
+
+class UnknownOp(NotFound):
+    code = "unknown_op"
+
+    def __init__(self, name: str, *, similar: Sequence[str] = ()) -> None:
+        hint = "dispatch plugins shows what is installed and what failed to load"
+        if similar:
+            hint = f"did you mean {', '.join(similar)}? {hint}"
+        super().__init__(f"there is no op {name!r}", hint=hint, details={"op": name})
+
+
+class LaneBusy(DispatchError):
+    code = "lane_busy"
+
+    def __init__(self, thread: str, turn_id: str | None) -> None:
+        super().__init__(
+            f"a turn is running in {thread}; a message sent now would be merged into it",
+            hint=f"dispatch wait {thread}, then send again; or dispatch stop {thread}",
+            details={"thread": thread, "turn_id": turn_id},
+        )
+
+
+class ApprovalRequired(DispatchError):
+    code = "approval_required"
+
+
+class AuthorityDenied(DispatchError, PermissionError):
+    code = "authority"
+
+
+class CodexError(DispatchError):
+    """Codex answered with an error; details carries its own code and message."""
+
+    code = "app_server"
+
+
+class CodexUnavailable(CodexError):
+    code = "codex_unavailable"
+
+
+class CodexOverloaded(CodexError):
+    code = "codex_overloaded"
+
+
+class CodexTimeout(CodexError, TimeoutError):
+    code = "codex_timeout"
+
+
+class DaemonUnreachable(DispatchError, ConnectionError):
+    code = "daemon_unreachable"
+
+
+class DaemonStale(DaemonUnreachable):
+    code = "daemon_stale"
+
+
+class StagingFailed(DispatchError):
+    code = "staging"
+
+
+class OutcomeUnknown(DispatchError):
+    code = "unknown_outcome"
+
+
+class TimedOut(DispatchError, TimeoutError):
+    code = "timeout"
+
+
+class PartialSuccess(DispatchError):
+    code = "partial"
+
+
+class PluginFault(DispatchError):
+    """A plugin broke its contract; the message always names the plugin."""
+
+    code = "plugin"
+
+
+class ProtocolViolation(DispatchError, ValueError):
+    """A frame on the control socket is malformed; fatal says whether the connection is closed after the reply."""
+
+    code = "protocol"
+
+    def __init__(self, message: str, *, fatal: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.fatal = fatal
+
+
+class StorageError(DispatchError):
+    code = "storage"
+
+
+class Cancelled(DispatchError):
+    code = "cancelled"
+
+
+class RemoteError(DispatchError):
+    """An error that the daemon reported, rebuilt from its JSON object."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(
+            str(error.get("message", "the daemon reported an error without a message")),
+            hint=error.get("hint"),
+            details=error.get("details") or {},
+        )
+        self.remote_code = str(error.get("code", "internal"))
+
+    @property
+    def projection(self) -> Projection:
+        return PROJECTIONS.get(self.remote_code, PROJECTIONS["internal"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "code": self.remote_code}
