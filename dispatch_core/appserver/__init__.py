@@ -1,0 +1,1 @@
+"""The only code that knows the JSONL protocol of ``codex app-server``."""

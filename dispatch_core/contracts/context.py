@@ -35,8 +35,8 @@ class Codex(Protocol):
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request and return its result.
 
-        Raises CodexUnavailable when nothing was sent, CodexOverloaded, CodexTimeout, OutcomeUnknown when Codex went away after the
-        request was written, and CodexError for any other error it answers.
+        Raises CodexUnavailable when nothing was sent, CodexOverloaded, CodexTimeout, OutcomeUnknown when Codex went away
+        after the request was written, and CodexError for any other error it answers.
         """
         ...
 

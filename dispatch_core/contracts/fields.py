@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
 
 EXTRA = "x-cli"
 
 
-def cli_field(
+def cli_field(  # noqa: PLR0913 -- marks, all by keyword
     default: Any = ...,
     *,
     description: str,
@@ -27,7 +30,7 @@ def cli_field(
     default_cwd: the caller's working directory when not given. repeated: KEY=VALUE, any number of times, for an object.
     hidden: not shown in help. aliases: further option names without dashes. constraints: pydantic's, such as min_length.
     """
-    marks = {
+    marks: JsonDict = {
         "argument": argument,
         "path": path,
         "default_cwd": default_cwd,
@@ -35,7 +38,7 @@ def cli_field(
         "hidden": hidden,
         "aliases": list(aliases),
     }
-    extra = {EXTRA: {name: value for name, value in marks.items() if value}}
-    if not extra[EXTRA]:
+    shown: JsonDict = {name: value for name, value in marks.items() if value}
+    if not shown:
         return Field(default, description=description, **constraints)
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
+    return Field(default, description=description, json_schema_extra={EXTRA: shown}, **constraints)

@@ -87,12 +87,20 @@ class Op(Generic[I, O]):
         if not NAME.fullmatch(self.name):
             raise ValueError(f"op name {self.name!r}: lower-case words, at most one dot")
         if not self.summary or len(self.summary) > SUMMARY_LIMIT or "\n" in self.summary:
-            raise ValueError(f"op {self.name}: the summary is one line of 1 to {SUMMARY_LIMIT} characters")
+            raise ValueError(
+                f"op {self.name}: the summary is one line of 1 to {SUMMARY_LIMIT} characters"
+            )
         if not self.examples:
             raise ValueError(f"op {self.name}: at least one example")
-        if self.input.model_config.get("extra") != "forbid" or not self.input.model_config.get("frozen"):
-            raise ValueError(f"op {self.name}: the input model must be frozen with extra='forbid' (use OpInput)")
+        if self.input.model_config.get("extra") != "forbid" or not self.input.model_config.get(
+            "frozen"
+        ):
+            raise ValueError(
+                f"op {self.name}: the input model must be frozen with extra='forbid' (use OpInput)"
+            )
         for model in (self.input, self.output):
             missing = [name for name, info in model.model_fields.items() if not info.description]
             if missing:
-                raise ValueError(f"op {self.name}: {model.__name__}.{missing[0]} has no description")
+                raise ValueError(
+                    f"op {self.name}: {model.__name__}.{missing[0]} has no description"
+                )

@@ -33,7 +33,9 @@ class Surface:
             raise ValueError(f"surface {self.name}: at least one of process and session")
         for path in (self.process, self.session):
             if path is not None and not IMPORT_PATH.fullmatch(path):
-                raise ValueError(f"surface {self.name}: {path!r} is not of the form module:function")
+                raise ValueError(
+                    f"surface {self.name}: {path!r} is not of the form module:function"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,8 @@ class OpReply:
 class OpInfo:
     """One op as the surfaces see it, without its code; the entry of the manifest.
 
-    schema: JSON schema of the input. output_schema: of the output. schema_hash: of both; a daemon refuses a call whose hash is not
-    its own. intent: "read", "write" or "destroy".
+    schema: JSON schema of the input. output_schema: of the output. schema_hash: of both; a daemon refuses a call whose hash
+    is not its own. intent: "read", "write" or "destroy".
     """
 
     name: str

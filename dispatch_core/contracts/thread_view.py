@@ -24,7 +24,9 @@ class ThreadView(OpOutput):
     handle: str = Field(description="The label, @name; it can change and need not be unique.")
     title: str | None = Field(description="Display name of the thread in Codex.")
     managed: bool = Field(default=True, description="Whether the thread is in the registry.")
-    source: Source = Field(description="own: made by dispatch, may be written. attached: may be read.")
+    source: Source = Field(
+        description="own: made by dispatch, may be written. attached: may be read."
+    )
     status: ThreadStatus = Field(description="What the thread is doing, as far as is known.")
     cwd: str = Field(description="Absolute working directory of the thread.")
 
@@ -33,8 +35,12 @@ class TurnView(OpOutput):
     """The latest turn of a thread."""
 
     id: str | None = Field(description="Codex's turn id; null until Codex has named it.")
-    message_id: str | None = Field(description="Id of the message that started the turn; the receipt of its send.")
-    status: TurnStatus = Field(description="submitted, started, completed, failed, interrupted or unknown.")
+    message_id: str | None = Field(
+        description="Id of the message that started the turn; the receipt of its send."
+    )
+    status: TurnStatus = Field(
+        description="submitted, started, completed, failed, interrupted or unknown."
+    )
     started_at: datetime = Field(description="When it was submitted, or seen to start.")
     completed_at: datetime | None = Field(description="When it ended; null while it runs.")
     error: str | None = Field(description="Why it failed; null otherwise.")

@@ -53,8 +53,12 @@ class TriggerKind(Generic[C]):
     def __post_init__(self) -> None:
         shapes = [self.next_after, self.match, self.watch]
         if sum(shape is not None for shape in shapes) != 1:
-            raise ValueError(f"trigger kind {self.name}: exactly one of next_after, match and watch")
+            raise ValueError(
+                f"trigger kind {self.name}: exactly one of next_after, match and watch"
+            )
         if "kind" not in self.config.model_fields:
             raise ValueError(f"trigger kind {self.name}: its config has no field 'kind'")
         if not self.summary or len(self.summary) > SUMMARY_LIMIT or "\n" in self.summary:
-            raise ValueError(f"trigger kind {self.name}: the summary is one line of 1 to {SUMMARY_LIMIT} characters")
+            raise ValueError(
+                f"trigger kind {self.name}: the summary is one line of 1 to {SUMMARY_LIMIT} characters"
+            )

@@ -70,7 +70,9 @@ class View:
         if spare < 0:
             widths[flexible] = max(8, widths[flexible] + spare)
         lines = [self.paint("  ".join(pad(header[c], widths[c]) for c in columns).rstrip(), "dim")]
-        lines += ["  ".join(self._cell(row[c], widths[c]) for c in columns).rstrip() for row in cells]
+        lines += [
+            "  ".join(self._cell(row[c], widths[c]) for c in columns).rstrip() for row in cells
+        ]
         return "\n".join(lines)
 
     def fields(self, pairs: Sequence[tuple[str, str | None]]) -> str:
@@ -82,7 +84,11 @@ class View:
     def _cell(self, text: str, width: int) -> str:
         cell = pad(shorten(text, width), width)
         word = text.partition(" ")[2]
-        return self.paint(cell, STATUS[word][1]) if word in STATUS and text.startswith(STATUS[word][0]) else cell
+        return (
+            self.paint(cell, STATUS[word][1])
+            if word in STATUS and text.startswith(STATUS[word][0])
+            else cell
+        )
 
 
 def glyph(word: str) -> str:

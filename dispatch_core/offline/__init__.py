@@ -1,0 +1,1 @@
+"""A language model that needs no network, and the Codex home that talks to it."""

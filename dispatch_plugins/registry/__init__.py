@@ -1,0 +1,1 @@
+"""The registry: everything dispatch remembers, in SQLite through Peewee."""

@@ -6,7 +6,7 @@ they run once, when the plugin is loaded, and do no I/O. This package imports pl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
@@ -28,7 +28,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(historic=True)
-def dispatch_ops(settings: PluginSettings) -> Iterable[Op]:  # type: ignore[empty-body]
+def dispatch_ops(settings: PluginSettings) -> Iterable[Op[Any, Any]]:  # type: ignore[empty-body]
     """Return the operations this plugin adds.
 
     Called once, when the plugin is registered. Every op appears on the command line, in MCP and on the control socket.
@@ -37,7 +37,7 @@ def dispatch_ops(settings: PluginSettings) -> Iterable[Op]:  # type: ignore[empt
 
 
 @hookspec(historic=True)
-def dispatch_trigger_kinds(settings: PluginSettings) -> Iterable[TriggerKind]:  # type: ignore[empty-body]
+def dispatch_trigger_kinds(settings: PluginSettings) -> Iterable[TriggerKind[Any]]:  # type: ignore[empty-body]
     """Return the trigger kinds this plugin adds: what can stand after ``trigger add --when``.
 
     Called once, when the plugin is registered.

@@ -1,0 +1,115 @@
+"""What a person would read of an item of a turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+OUTPUT_LIMIT = 4000
+
+
+def item_text(item: Mapping[str, Any]) -> str | None:
+    """Return an item's text: a message, a command with the end of its output, a list of changes.
+
+    None when there is nothing to read. Output is cut to its last 4000 characters. An item of an
+    unknown type is shown by its own field ``text``. Never raises, whatever the item holds.
+    """
+    reader = _READERS.get(str(item.get("type")), _own_text)
+    return reader(item) or None
+
+
+def _own_text(item: Mapping[str, Any]) -> str:
+    return _string(item.get("text"))
+
+
+def _user_message(item: Mapping[str, Any]) -> str:
+    return _join(
+        _string(part.get("text")) or f"[{_string(part.get('type')) or 'attachment'}]"
+        for part in _objects(item.get("content"))
+    )
+
+
+def _reasoning(item: Mapping[str, Any]) -> str:
+    for key in ("summary", "content"):
+        if text := _join(_string(part) for part in _list(item.get(key))):
+            return text
+    return ""
+
+
+def _command(item: Mapping[str, Any]) -> str:
+    lines = [f"$ {_string(item.get('command'))}", _tail(_string(item.get("aggregatedOutput")))]
+    exit_code = item.get("exitCode")
+    if exit_code not in (0, None):
+        lines.append(f"[exit {exit_code}]")
+    elif item.get("status") in ("failed", "declined"):
+        lines.append(f"[{item['status']}]")
+    return _join(lines)
+
+
+def _file_change(item: Mapping[str, Any]) -> str:
+    lines = []
+    for change in _objects(item.get("changes")):
+        kind = change.get("kind")
+        word = kind.get("type") if isinstance(kind, dict) else kind
+        lines.append(f"{_string(word) or 'change'} {_string(change.get('path'))}")
+    return _join(lines)
+
+
+def _tool_call(item: Mapping[str, Any]) -> str:
+    names = (item.get("server"), item.get("namespace"), item.get("tool"))
+    lines = [".".join(name for name in map(_string, names) if name)]
+    result, error = item.get("result"), item.get("error")
+    content = result.get("content") if isinstance(result, dict) else item.get("contentItems")
+    lines.append(_tail(_join(_string(part.get("text")) for part in _objects(content))))
+    if isinstance(error, dict):
+        lines.append(f"[failed] {_string(error.get('message'))}")
+    return _join(lines)
+
+
+def _agent_call(item: Mapping[str, Any]) -> str:
+    return _join([_string(item.get("tool")), _string(item.get("prompt"))])
+
+
+def _field(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda item: _string(item.get(name))
+
+
+def _tail(text: str) -> str:
+    text = text.rstrip("\n")
+    return text if len(text) <= OUTPUT_LIMIT else "…" + text[-OUTPUT_LIMIT:]
+
+
+def _join(parts: Iterable[str]) -> str:
+    return "\n".join(part for part in parts if part)
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [part for part in _list(value) if isinstance(part, dict)]
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "userMessage": _user_message,
+    "reasoning": _reasoning,
+    "commandExecution": _command,
+    "fileChange": _file_change,
+    "mcpToolCall": _tool_call,
+    "dynamicToolCall": _tool_call,
+    "collabAgentToolCall": _agent_call,
+    "functionCallOutput": _field("name"),
+    "webSearch": _field("query"),
+    "imageView": _field("path"),
+    "imageGeneration": _field("savedPath"),
+    "enteredReviewMode": _field("review"),
+    "exitedReviewMode": _field("review"),
+    "contextCompaction": lambda _: "the conversation so far was summarised",
+}

@@ -1,0 +1,154 @@
+"""Codex's notifications, projected once to the few facts the engine acts on. Tolerant: what is missing is None."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dispatch_core.appserver.items import item_text
+from dispatch_core.contracts.records import TurnStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+OUTCOMES = {
+    "completed": TurnStatus.COMPLETED,
+    "failed": TurnStatus.FAILED,
+    "interrupted": TurnStatus.INTERRUPTED,
+    "inProgress": TurnStatus.STARTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """A turn runs."""
+
+    thread_id: str
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn has ended; error says why it failed."""
+
+    thread_id: str
+    turn_id: str
+    status: TurnStatus
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """What Codex says the thread is doing: its type ("idle", "active", "notLoaded", "systemError") and flags."""
+
+    thread_id: str
+    type: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSeen:
+    """A user message is part of a turn; client_id is the id its sender gave it."""
+
+    thread_id: str
+    turn_id: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDone:
+    """An item of a turn is complete."""
+
+    thread_id: str
+    turn_id: str
+    type: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NameChanged:
+    """The thread has another name."""
+
+    thread_id: str
+    name: str | None
+
+
+Signal = TurnStarted | TurnEnded | StatusChanged | MessageSeen | ItemDone | NameChanged
+
+
+def project(method: str, params: Mapping[str, Any]) -> Signal | None:
+    """Return the signal that a notification is, or None for everything the engine does not act on."""
+    reader = _READERS.get(method)
+    thread_id = params.get("threadId")
+    if reader is None or not isinstance(thread_id, str):
+        return None
+    return reader(thread_id, params)
+
+
+def turn_status(word: str | None) -> TurnStatus:
+    """Return our word for Codex's turn status; an unknown word is UNKNOWN."""
+    return OUTCOMES.get(word or "", TurnStatus.UNKNOWN)
+
+
+def error_text(turn: Mapping[str, Any]) -> str | None:
+    """Return the message of a turn's error."""
+    error = turn.get("error")
+    return str(error.get("message") or error) if isinstance(error, dict) else None
+
+
+def _turn_started(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    turn_id = _turn(params).get("id")
+    return TurnStarted(thread_id, turn_id) if isinstance(turn_id, str) else None
+
+
+def _turn_completed(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    turn = _turn(params)
+    turn_id = turn.get("id")
+    if not isinstance(turn_id, str):
+        return None
+    return TurnEnded(thread_id, turn_id, turn_status(turn.get("status")), error_text(turn))
+
+
+def _status(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    status = params.get("status")
+    if not isinstance(status, dict):
+        return None
+    flags = status.get("activeFlags") or ()
+    return StatusChanged(thread_id, str(status.get("type")), tuple(map(str, flags)))
+
+
+def _item_started(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    item, turn_id = params.get("item"), params.get("turnId")
+    if not isinstance(item, dict) or not isinstance(turn_id, str):
+        return None
+    client_id = item.get("clientId")
+    if item.get("type") == "userMessage" and isinstance(client_id, str):
+        return MessageSeen(thread_id, turn_id, client_id)
+    return None
+
+
+def _item_completed(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    item, turn_id = params.get("item"), params.get("turnId")
+    if not isinstance(item, dict) or not isinstance(turn_id, str):
+        return None
+    return ItemDone(thread_id, turn_id, str(item.get("type")), item_text(item))
+
+
+def _name(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    name = params.get("threadName")
+    return NameChanged(thread_id, name if isinstance(name, str) else None)
+
+
+def _turn(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    turn = params.get("turn")
+    return turn if isinstance(turn, dict) else {}
+
+
+_READERS: dict[str, Callable[[str, Mapping[str, Any]], Signal | None]] = {
+    "turn/started": _turn_started,
+    "turn/completed": _turn_completed,
+    "thread/status/changed": _status,
+    "item/started": _item_started,
+    "item/completed": _item_completed,
+    "thread/name/updated": _name,
+}

@@ -1,0 +1,493 @@
+"""One client's connection: the greeting, its requests, its subscriptions, and its end."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import anyio
+
+from dispatch_core.contracts.caller import Caller
+from dispatch_core.control import wire
+from dispatch_core.control.stream import PEER_GONE, PeerStream
+from dispatch_core.control.subscriptions import EventSource, Subscription, parse_subscription, pump
+from dispatch_core.errors import (
+    Cancelled,
+    DaemonStale,
+    DispatchError,
+    ProtocolViolation,
+    UnknownOp,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from anyio.abc import ByteStream, TaskGroup
+
+    from dispatch_core.contracts.surface import OpReply
+
+log = logging.getLogger(__name__)
+
+MAX_GRACE = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one server, and one connection of it, takes at a time.
+
+    hello: seconds until the greeting must be complete. linger: seconds for which input is thrown away after a fatal error, so
+    that a client that is still writing can read the reason. read_ahead: bytes of requests that may wait for one of the
+    in_flight slots before reading pauses.
+    """
+
+    connections: int = 256
+    in_flight: int = 32
+    subscriptions: int = 16
+    malformed: int = 100
+    read_ahead: int = 256 * 1024
+    hello: float = 10.0
+    linger: float = 5.0
+
+
+class Host(Protocol):
+    """The daemon, as the control socket sees it."""
+
+    @property
+    def instance(self) -> str:
+        """The id of this run of the daemon: printable, without a colon; the first part of every cursor."""
+        ...
+
+    @property
+    def events(self) -> EventSource:
+        """The stream of runtime events."""
+        ...
+
+    def hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a valid greeting. A DispatchError refuses the client and ends its connection."""
+        ...
+
+    def cancellable(self, name: str) -> bool:
+        """Say whether a running op may be cancelled without leaving anything half done; False for one that does not exist."""
+        ...
+
+    async def call(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        caller: Caller,
+        *,
+        schema: str | None,
+        view: Mapping[str, Any] | None,
+    ) -> OpReply:
+        """Run an op. Raises DispatchError and nothing else."""
+        ...
+
+    def shutdown(self, grace: float | None) -> None:
+        """Begin to shut down and return at once; grace: seconds for running turns, None for the configured time."""
+        ...
+
+    async def open_session(
+        self,
+        surface: str,
+        stream: ByteStream,
+        caller: Caller,
+        options: Mapping[str, Any],
+        started: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Serve one session of a surface on a byte stream and return when it is over.
+
+        Await ``started()`` exactly once, when the session is certain to begin and before the stream is touched: it tells the
+        client, and from then on the stream carries the session's bytes alone. A DispatchError before it becomes the error reply,
+        NotFound for a surface without sessions, and the connection goes on as it was.
+        """
+        ...
+
+
+class _EndOfSession(Exception):
+    """The connection was a session's, and the session is over."""
+
+
+class _HangUp(Exception):
+    def __init__(
+        self, request_id: wire.RequestId | None, error: DispatchError, *, linger: bool = True
+    ) -> None:
+        super().__init__(error.message)
+        self.request_id = request_id
+        self.error = error
+        self.linger = linger
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    request: wire.Request
+    size: int
+    started: bool = False
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class Connection:
+    """One accepted socket from its greeting to its end."""
+
+    def __init__(self, host: Host, stream: PeerStream, limits: Limits) -> None:
+        self._host = host
+        self._stream = stream
+        self._limits = limits
+        self._splitter = wire.FrameSplitter()
+        self._lines: Iterator[bytes | wire.Oversized] = iter(())
+        self._malformed = 0
+        self._calls: dict[wire.RequestId, _Call] = {}
+        self._waiting: deque[_Call] = deque()
+        self._waiting_bytes = 0
+        self._active = 0
+        self._room = anyio.Event()
+        self._subscriptions: dict[int, Subscription] = {}
+        self._last_subscription = 0
+        self._tasks: TaskGroup
+        self._caller: Caller
+
+    async def run(self) -> None:
+        """Serve the client until either side ends; return once the requests that must not be cut short are done."""
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                await self._greet()
+                while True:
+                    await self._serve(await self._next_line())
+            except PEER_GONE:
+                self._drop_work()
+            except _HangUp as end:
+                self._drop_work()
+                await self._part(end)
+            except _EndOfSession:
+                pass
+            self._stream.hang_up()
+
+    # Reading
+
+    async def _next_line(self) -> bytes:
+        while True:
+            line = next(self._lines, None)
+            if line is None:
+                self._lines = self._splitter.feed(await self._stream.receive())
+            elif isinstance(line, wire.Oversized):
+                raise _HangUp(
+                    None,
+                    ProtocolViolation(f"a frame is at most {wire.MAX_FRAME} bytes", fatal=True),
+                )
+            else:
+                return line
+
+    async def _greet(self) -> None:
+        with anyio.move_on_after(self._limits.hello) as deadline:
+            line = await self._next_line()
+        if deadline.cancelled_caught:
+            late = ProtocolViolation(f"no $hello within {self._limits.hello:g} seconds", fatal=True)
+            raise _HangUp(None, late, linger=False)
+        frame: dict[str, Any] = {}
+        try:
+            frame = wire.decode(line)
+            request = wire.parse_request(frame)
+            if request.method != "$hello":
+                raise ProtocolViolation("the first request must be $hello", fatal=True)
+            self._caller = _parse_hello(request.params)
+            reply = wire.result_frame(request.id, self._host.hello(request.params))
+        except DispatchError as error:
+            raise _HangUp(wire.valid_id(frame), error) from error
+        await self._stream.send(reply)
+
+    async def _serve(self, line: bytes) -> None:
+        try:
+            frame = wire.decode(line)
+        except ProtocolViolation as violation:
+            self._malformed += 1
+            if self._malformed > self._limits.malformed:
+                many = f"more than {self._limits.malformed} malformed frames, the last because {violation.message}"
+                raise _HangUp(None, ProtocolViolation(many, fatal=True)) from violation
+            await self._stream.send(wire.error_frame(None, violation))
+            return
+        try:
+            request = wire.parse_request(frame)
+        except ProtocolViolation as violation:
+            await self._stream.send(wire.error_frame(wire.valid_id(frame), violation))
+            return
+        if request.method.startswith("$"):
+            await self._control(request)
+        else:
+            await self._admit(request, len(line))
+
+    # Control requests are answered at once by the reader: no task, and they pass the ops that wait for a slot.
+
+    async def _control(self, request: wire.Request) -> None:
+        method = request.method
+        try:
+            if method == "$subscribe":
+                await self._subscribe(request)
+                return
+            if method == "$open":
+                await self._open(request)
+                return
+            handler = _CONTROL.get(method)
+            if handler is None:
+                raise UnknownOp(method)
+            reply = wire.result_frame(request.id, handler(self, request.params))
+        except DispatchError as error:
+            reply = wire.error_frame(request.id, error)
+        await self._stream.send(reply)
+
+    def _hello_again(self, _params: Mapping[str, Any]) -> NoReturn:
+        raise ProtocolViolation("$hello is the first request of a connection, and only the first")
+
+    def _ping(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        if params:
+            raise ProtocolViolation("$ping takes no parameters")
+        return {}
+
+    def _cancel(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        _only(params, "$cancel", required=("id",))
+        target = wire.valid_id(params)
+        if target is None:
+            raise ProtocolViolation("$cancel: 'id' must be the id of a request")
+        call = self._calls.get(target)
+        if call is None:
+            return {"cancelled": False}
+        if call.started and not self._host.cancellable(call.request.method):
+            return {"cancelled": False}
+        call.scope.cancel()
+        if not call.started:
+            # It has no slot and needs none: its task does nothing but answer.
+            self._waiting.remove(call)
+            self._waiting_bytes -= call.size
+            self._start(call)
+        return {"cancelled": True}
+
+    def _unsubscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        _only(params, "$unsubscribe", required=("subscription",))
+        number = params["subscription"]
+        if type(number) is not int:
+            raise ProtocolViolation("$unsubscribe: 'subscription' must be an integer")
+        subscription = self._subscriptions.get(number)
+        if subscription is not None:
+            subscription.scope.cancel()
+            del self._subscriptions[number]
+        return {"unsubscribed": subscription is not None}
+
+    def _shutdown(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        _only(params, "$shutdown", optional=("grace",))
+        grace = params.get("grace")
+        if grace is not None and (type(grace) not in (int, float) or not 0 <= grace <= MAX_GRACE):
+            raise ProtocolViolation(
+                f"$shutdown: 'grace' must be seconds from 0 to {MAX_GRACE}, or null"
+            )
+        self._host.shutdown(None if grace is None else float(grace))
+        return {"accepted": True}
+
+    async def _subscribe(self, request: wire.Request) -> None:
+        if len(self._subscriptions) >= self._limits.subscriptions:
+            raise ProtocolViolation(
+                f"this connection has {self._limits.subscriptions} subscriptions already",
+                hint="end one with $unsubscribe",
+            )
+        subscription = parse_subscription(
+            request.params,
+            number=self._last_subscription + 1,
+            instance=self._host.instance,
+            last_seq=self._host.events.last_seq,
+        )
+        self._last_subscription = subscription.number
+        self._subscriptions[subscription.number] = subscription
+        position = {
+            "subscription": subscription.number,
+            "cursor": subscription.cursor(subscription.after),
+        }
+        await self._stream.send(wire.result_frame(request.id, position))
+        self._tasks.start_soon(self._pump, subscription)
+
+    async def _pump(self, subscription: Subscription) -> None:
+        try:
+            await pump(subscription, self._host.events, self._stream.send)
+        except PEER_GONE:
+            return
+        except Exception:
+            log.exception("a subscription failed; its connection is closed")
+            self._stream.hang_up()
+
+    async def _open(self, request: wire.Request) -> None:
+        surface, options = _parse_open(request.params)
+        if self._calls or self._subscriptions:
+            raise ProtocolViolation(
+                "$open needs a connection without running requests and subscriptions"
+            )
+        begun = False
+
+        async def started() -> None:
+            nonlocal begun
+            begun = True
+            await self._stream.send(wire.result_frame(request.id, {}))
+            self._stream.give_back(self._splitter.rest())
+
+        try:
+            await self._host.open_session(surface, self._stream, self._caller, options, started)
+        except PEER_GONE:
+            raise
+        except Exception as error:
+            if not begun and isinstance(error, DispatchError):
+                raise
+            log.exception("a session of the surface %s failed", surface)
+        if not begun:
+            raise DispatchError(
+                f"the surface {surface} ended before its session began", hint="dispatch daemon log"
+            )
+        raise _EndOfSession
+
+    # Ops
+
+    async def _admit(self, request: wire.Request, size: int) -> None:
+        if request.id in self._calls:
+            # The reply has no id, because the one it would have belongs to the request that runs.
+            twice = ProtocolViolation(
+                f"a request with the id {request.id!r} is running on this connection"
+            )
+            await self._stream.send(wire.error_frame(None, twice))
+            return
+        call = self._calls[request.id] = _Call(request, size)
+        if self._active < self._limits.in_flight:
+            self._start(call)
+            return
+        self._waiting.append(call)
+        self._waiting_bytes += size
+        while self._waiting_bytes > self._limits.read_ahead:
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    def _start(self, call: _Call) -> None:
+        call.started = True
+        self._active += 1
+        self._tasks.start_soon(self._run, call)
+
+    async def _run(self, call: _Call) -> None:
+        try:
+            reply = await self._answer(call)
+            # The id is free before the client can know that it is.
+            del self._calls[call.request.id]
+            with suppress(*PEER_GONE):
+                await self._stream.send(reply)
+        finally:
+            self._active -= 1
+            while self._waiting and self._active < self._limits.in_flight:
+                following = self._waiting.popleft()
+                self._waiting_bytes -= following.size
+                self._start(following)
+            self._room.set()
+
+    async def _answer(self, call: _Call) -> bytes:
+        """Return the reply to one request, whatever happens to it."""
+        request = call.request
+        try:
+            with call.scope:
+                reply = await self._host.call(
+                    request.method,
+                    request.params,
+                    self._caller,
+                    schema=request.schema,
+                    view=request.view,
+                )
+                return wire.result_frame(request.id, reply.result, reply.text)
+            raise Cancelled(
+                f"the request {request.method} was cancelled", hint="nobody waits for it any more"
+            )
+        except DispatchError as error:
+            return wire.error_frame(request.id, error)
+        except Exception:
+            log.exception("the request %s failed", request.method)
+            broken = DispatchError(
+                f"{request.method} failed in a way nobody foresaw", hint="dispatch daemon log"
+            )
+            return wire.error_frame(request.id, broken)
+
+    # The end
+
+    def _drop_work(self) -> None:
+        """Forget what was not begun, and stop what may be stopped."""
+        for call in self._waiting:
+            del self._calls[call.request.id]
+        self._waiting.clear()
+        for call in self._calls.values():
+            if self._host.cancellable(call.request.method):
+                call.scope.cancel()
+        for subscription in self._subscriptions.values():
+            subscription.scope.cancel()
+
+    async def _part(self, end: _HangUp) -> None:
+        """Tell the client why, and read on for a moment: closed at once, a client that still writes would not see the reason."""
+        with anyio.move_on_after(self._limits.linger), suppress(*PEER_GONE):
+            await self._stream.send(wire.error_frame(end.request_id, end.error))
+            if end.linger:
+                await self._stream.send_eof()
+                while True:
+                    await self._stream.receive()
+
+
+def _parse_hello(params: Mapping[str, Any]) -> Caller:
+    """Return who the client is. Raises DaemonStale for another protocol before it looks at anything else."""
+    protocol = params.get("protocol")
+    if type(protocol) is not int:
+        raise ProtocolViolation("$hello: 'protocol' must be an integer")
+    if protocol != wire.PROTOCOL:
+        raise DaemonStale(
+            f"the daemon speaks protocol {wire.PROTOCOL} and the client protocol {protocol}",
+            hint="dispatch down, then dispatch up with the same installation",
+            details={"daemon": wire.PROTOCOL, "client": protocol},
+        )
+    _only(
+        params,
+        "$hello",
+        required=("protocol", "client", "version"),
+        optional=("manifest", "thread_id"),
+    )
+    for name, limit in (("client", 64), ("version", 64), ("manifest", 128), ("thread_id", 128)):
+        value = params.get(name)
+        if value is None and name in ("manifest", "thread_id"):
+            continue
+        if not wire.printable(value, limit):
+            raise ProtocolViolation(
+                f"$hello: {name!r} must be a printable string of 1 to {limit} characters"
+            )
+    thread_id = params.get("thread_id")
+    principal = "human" if thread_id is None else f"agent:{thread_id}"
+    return Caller(principal=principal, surface=params["client"], thread_id=thread_id)
+
+
+def _parse_open(params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    _only(params, "$open", required=("surface",), optional=("options",))
+    surface, options = params["surface"], params.get("options", {})
+    if not wire.printable(surface, 64):
+        raise ProtocolViolation("$open: 'surface' must be the name of a surface")
+    if type(options) is not dict:
+        raise ProtocolViolation("$open: 'options' must be an object")
+    return surface, options
+
+
+def _only(
+    params: Mapping[str, Any],
+    method: str,
+    *,
+    required: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+) -> None:
+    unknown = params.keys() - {*required, *optional}
+    if unknown:
+        raise ProtocolViolation(f"{method} has no parameter {min(unknown)!r}")
+    for name in required:
+        if name not in params:
+            raise ProtocolViolation(f"{method} needs the parameter {name!r}")
+
+
+_CONTROL: dict[str, Callable[[Connection, Mapping[str, Any]], dict[str, Any]]] = {
+    "$hello": Connection._hello_again,
+    "$ping": Connection._ping,
+    "$cancel": Connection._cancel,
+    "$unsubscribe": Connection._unsubscribe,
+    "$shutdown": Connection._shutdown,
+}

@@ -1,0 +1,143 @@
+"""The control socket's server: an accept loop that a failing client, or too many of them, cannot end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from dispatch_core.control import wire
+from dispatch_core.control.connection import Connection, Limits
+from dispatch_core.control.peer import peer_uid
+from dispatch_core.control.stream import PeerStream
+from dispatch_core.errors import DaemonUnreachable
+
+if TYPE_CHECKING:
+    import socket
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from dispatch_core.control.connection import Host
+
+log = logging.getLogger(__name__)
+
+# The process or the machine has no descriptor or no memory left; both pass.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+ABORTED = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
+BACK_OFF = 0.1
+
+
+class ControlServer:
+    """Serves the host to every process of our own user that connects."""
+
+    def __init__(self, host: Host, *, limits: Limits | None = None) -> None:
+        self._host = host
+        self._limits = limits or Limits()
+        self._reserve: int | None = None
+        self._connections = 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, or still finish a request."""
+        return self._connections
+
+    async def serve(
+        self, listener: socket.socket, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accept and serve until cancelled; the listener stays the caller's.
+
+        Raises OSError when the listener itself is broken. Nothing that a client does, and no failure of a request, ends it.
+        """
+        listener.settimeout(0)
+        self._hold_reserve()
+        try:
+            async with anyio.create_task_group() as connections:
+                task_status.started()
+                while True:
+                    await self._accept(listener, connections)
+        finally:
+            self._drop_reserve()
+
+    async def _accept(self, listener: socket.socket, connections: TaskGroup) -> None:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            await anyio.wait_readable(listener)
+            return
+        except OSError as error:
+            if error.errno in ABORTED:
+                return
+            if error.errno not in EXHAUSTED:
+                raise
+            await self._back_off(listener, error)
+            return
+        self._admit(sock, connections)
+        await checkpoint()
+
+    def _admit(self, sock: socket.socket, connections: TaskGroup) -> None:
+        try:
+            uid = peer_uid(sock)
+        except OSError:
+            sock.close()
+            return
+        if uid != os.geteuid():
+            log.warning("refused a connection of user %s", uid)
+            sock.close()
+            return
+        if self._connections >= self._limits.connections:
+            _refuse(sock, f"the daemon serves {self._limits.connections} connections already")
+            return
+        self._connections += 1
+        connections.start_soon(self._serve_one, sock)
+
+    async def _serve_one(self, sock: socket.socket) -> None:
+        stream = PeerStream(sock)
+        try:
+            await Connection(self._host, stream, self._limits).run()
+        except Exception:
+            log.exception("a control connection failed")
+        finally:
+            self._connections -= 1
+            stream.close()
+
+    async def _back_off(self, listener: socket.socket, error: OSError) -> None:
+        """Refuse one client with the descriptor kept for that, and wait until others may have closed theirs."""
+        log.warning("cannot accept a connection: %s", error.strerror)
+        self._drop_reserve()
+        try:
+            sock, _ = listener.accept()
+        except OSError:  # the client left, or somebody else took the descriptor
+            pass
+        else:
+            _refuse(sock, f"the daemon cannot open another file: {error.strerror}")
+        self._hold_reserve()
+        await anyio.sleep(BACK_OFF)
+
+    def _hold_reserve(self) -> None:
+        try:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._reserve = None
+
+    def _drop_reserve(self) -> None:
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+
+def _refuse(sock: socket.socket, reason: str) -> None:
+    """Close a new connection after one reply; its buffer is empty, so nothing waits."""
+    with sock:
+        sock.settimeout(0)
+        try:
+            sock.send(
+                wire.error_frame(
+                    None, DaemonUnreachable(reason, hint="close other clients, then try again")
+                )
+            )
+        except OSError:
+            log.debug("a refused client had left")

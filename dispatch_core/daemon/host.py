@@ -1,0 +1,143 @@
+"""What stands behind the control socket: greeting, ops, sessions, shutdown."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import to_thread
+
+from dispatch_core.contracts.surface import SurfaceSession
+from dispatch_core.control.wire import PROTOCOL
+from dispatch_core.errors import DaemonStale, DaemonUnreachable, NotFound, UnknownOp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from anyio.abc import ByteStream
+
+    from dispatch_core.contracts.caller import Caller
+    from dispatch_core.contracts.surface import OpReply
+    from dispatch_core.daemon.status import DaemonStatus
+    from dispatch_core.engine.dispatcher import Dispatcher
+    from dispatch_core.engine.events import EventBus
+    from dispatch_core.engine.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+
+class DaemonHost:
+    """The daemon as its clients see it. ``stopping`` is set, with the grace, when somebody asks it to stop."""
+
+    def __init__(
+        self,
+        *,
+        status: DaemonStatus,
+        dispatcher: Dispatcher,
+        lanes: Lanes,
+        events: EventBus,
+        sessions: Mapping[str, str],
+    ) -> None:
+        self._status = status
+        self._dispatcher = dispatcher
+        self._lanes = lanes
+        self._sessions = sessions
+        self._open_sessions = 0
+        self.events = events
+        self.instance = status.instance
+        self.grace: float | None = None
+        self.stopping = anyio.Event()
+
+    def hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return who we are.
+
+        Raises DaemonStale for a client with other plugins or another build, if stopping us costs nothing.
+        """
+        active = len(self._lanes.active())
+        expected = params.get("manifest")
+        stale = expected is not None and expected not in (
+            self._status.manifest_key,
+            f"{self._status.manifest_key}/{self._status.build}",
+        )
+        greeting = {
+            "protocol": PROTOCOL,
+            "version": self._status.version,
+            "build": self._status.build,
+            "instance": self.instance,
+            "pid": self._status.status()["pid"],
+            "manifest": self._status.manifest_key,
+            "state": self._status.state,
+            "active_turns": active,
+            "sessions": self._open_sessions,
+            "offline": self._status.offline,
+            "stale": stale,
+        }
+        if stale and not active and not self._open_sessions:
+            raise DaemonStale(
+                "the running daemon was started with other plugins, another configuration or another build",
+                hint="dispatch down, then dispatch up",
+                details=greeting,
+            )
+        return greeting
+
+    def cancellable(self, name: str) -> bool:
+        """Return whether a running op may be cancelled without leaving anything half done."""
+        try:
+            return self._dispatcher.info(name).intent == "read"
+        except UnknownOp:
+            return False
+
+    async def call(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        caller: Caller,
+        *,
+        schema: str | None,
+        view: Mapping[str, Any] | None,
+    ) -> OpReply:
+        """Run an op, unless its contract is not the one the client knows."""
+        info = self._dispatcher.info(name)
+        if schema is not None and schema != info.schema_hash:
+            raise DaemonStale(
+                f"the daemon knows another version of {name}; nothing was done",
+                hint="dispatch down, then dispatch up",
+                details={"op": name, "active_turns": len(self._lanes.active())},
+            )
+        if self._status.draining and info.intent != "read":
+            raise DaemonUnreachable("the daemon is stopping; nothing was done", hint="dispatch up")
+        return await self._dispatcher.call(name, args, caller, view=view)
+
+    def shutdown(self, grace: float | None) -> None:
+        """Begin to stop. Asked a second time, the new grace counts."""
+        self.grace = grace
+        self.stopping.set()
+
+    async def open_session(
+        self,
+        surface: str,
+        stream: ByteStream,
+        caller: Caller,
+        options: Mapping[str, Any],
+        started: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Serve one session of a surface. Its module is imported when the first session asks for it."""
+        path = self._sessions.get(surface)
+        if path is None:
+            raise NotFound(
+                f"no surface {surface!r} serves sessions",
+                hint="dispatch plugins shows what is installed",
+            )
+        module, _, function = path.partition(":")
+        serve = getattr(await to_thread.run_sync(import_module, module), function)
+        session = SurfaceSession(
+            ops=self._dispatcher, caller=caller, options=dict(options), version=self._status.version
+        )
+        await started()
+        self._open_sessions += 1
+        try:
+            await serve(stream, session)
+        finally:
+            self._open_sessions -= 1

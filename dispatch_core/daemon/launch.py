@@ -1,0 +1,335 @@
+"""Start and stop the daemon from another process, each exactly once however many ask at the same time.
+
+Standard library only: the command line and the MCP bridge import it when there is no daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+
+from dispatch_core.control.sync_client import Connection
+from dispatch_core.errors import DaemonUnreachable, RemoteError, TimedOut
+
+TYPE_CHECKING = False  # typing costs too much
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from dispatch_core.daemon.paths import Paths
+
+PROBE_TIMEOUT = 5.0
+START_TIMEOUT = 15.0
+STOP_TIMEOUT = 60.0  # seconds on top of the grace; only a stuck daemon takes it
+KILL_AFTER = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
+TAIL_LINES = 12
+TAIL_BYTES = 8192
+READY_LIMIT = 65536
+READY_FD = "DISPATCHD_READY_FD"
+ALREADY_RUNNING = "already_running"
+PROTOCOL = 1
+
+
+def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[str, Any]:
+    """Make sure that a daemon answers on the socket and say whether this call started it.
+
+    Returns {status: "started" | "already_running", started, pid, socket, home, offline, state}. timeout: seconds for everything.
+    Raises DaemonUnreachable with the last lines of its output when it cannot start, or the error that it reported.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(DaemonUnreachable):
+            found = probe(paths)
+            if found.get("state") != "draining":
+                return _answer(paths, ALREADY_RUNNING, found)
+            if not _once_unlocked(paths, max(0.0, deadline - time.monotonic()), lambda: None):
+                raise _not_stopped(paths, found.get("pid"))
+        if _spawn(paths, offline=offline, deadline=deadline):
+            return _answer(paths, "started", probe(paths))
+        # Somebody else's daemon holds the lock: it will answer, or give the lock up and leave the start to us.
+        winner = _wait_for_winner(paths, deadline)
+        if winner is not None and winner.get("state") != "draining":
+            return _answer(paths, ALREADY_RUNNING, winner)
+
+
+def down(
+    paths: Paths, *, grace: float | None = None, timeout: float = STOP_TIMEOUT
+) -> dict[str, Any]:
+    """Stop the daemon and return when its process is gone, together with its socket.
+
+    Returns {status: "stopped" | "not_running", stopped, pid}. grace: seconds for running turns, None for the daemon's own setting.
+    timeout: seconds to wait beyond the grace. Raises TimedOut when the process is still there then; it is never killed.
+    """
+    pid = _ask_to_stop(paths, grace, timeout)
+    if pid is None and _wait_for_winner(paths, time.monotonic() + timeout) is not None:
+        pid = _ask_to_stop(paths, grace, timeout)  # it was just starting
+    if pid is None and not os.path.exists(paths.lock) and not os.path.lexists(paths.socket):
+        return {"status": "not_running", "stopped": False, "pid": None}
+    gone = _once_unlocked(paths, timeout + (grace or 0.0), lambda: _remove_socket(paths))
+    if not gone:
+        raise _not_stopped(paths, pid)
+    return {
+        "status": "stopped" if pid is not None else "not_running",
+        "stopped": pid is not None,
+        "pid": pid,
+    }
+
+
+def probe(paths: Paths) -> dict[str, Any]:
+    """Return what the daemon says of itself in its greeting. Raises DaemonUnreachable when none answers."""
+    with Connection.connect(paths.socket, timeout=PROBE_TIMEOUT) as connection:
+        return connection.hello(greeting(), timeout=PROBE_TIMEOUT)
+
+
+def greeting() -> dict[str, Any]:
+    """Return the greeting of a client that only looks after the daemon, whatever plugins it runs."""
+    from dispatch_core.boot import VERSION
+
+    return {"protocol": PROTOCOL, "client": "cli", "version": VERSION, "manifest": None}
+
+
+def _answer(paths: Paths, status: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "status": status,
+        "started": status == "started",
+        "pid": found.get("pid"),
+        "socket": paths.socket,
+        "home": paths.home,
+        "offline": bool(found.get("offline")),
+        "state": found.get("state"),
+    }
+
+
+def _not_stopped(paths: Paths, pid: int | None) -> TimedOut:
+    holder = pid or _lock_holder(paths)
+    return TimedOut(
+        f"the daemon (pid {holder}) has not stopped yet",
+        hint=f"look into {paths.log}; dispatch down --grace 0 does not wait for turns; kill {holder} is the last resort",
+        details={"pid": holder, "log": paths.log},
+    )
+
+
+def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
+    """Start a daemon process and wait until it is ready. False when another daemon holds the lock."""
+    os.makedirs(paths.home, mode=0o700, exist_ok=True)
+    receiver, sender = os.pipe()
+    command = [sys.executable, "-P", "-m", "dispatch_core.daemon.main", "run"]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        out = os.open(paths.out, flags, 0o600)
+        start = os.fstat(out).st_size
+        try:
+            process = subprocess.Popen(
+                [*command, "--offline"] if offline else command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=paths.home,  # not the caller's: the daemon must not keep that busy
+                env={**os.environ, "DISPATCH_HOME": paths.home, READY_FD: str(sender)},
+                pass_fds=(sender,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(out)
+            os.close(sender)
+        try:
+            line = _read_line(receiver, deadline)
+        except BaseException:
+            _end(process)
+            raise
+    finally:
+        os.close(receiver)
+    return _started(paths, process, line, start)
+
+
+def _started(
+    paths: Paths, process: subprocess.Popen[bytes], line: bytes | None, start: int
+) -> bool:
+    """Judge what a starting daemon said: a line, nothing until it ended (b"") or nothing in time (None)."""
+    message = _parse(line)
+    if message.get("ready"):
+        process.returncode = 0  # it outlives us; Popen is not to warn that it was not waited for
+        return True
+    _end(process)
+    error = message.get("error")
+    if isinstance(error, dict) and error.get("code") == ALREADY_RUNNING:
+        return False
+    if isinstance(error, dict):
+        raise RemoteError(error)
+    output = _tail(paths.out, start)
+    what = (
+        "was not ready in time"
+        if line is None
+        else f"ended at its start (status {process.returncode})"
+    )
+    raise DaemonUnreachable(
+        f"the daemon {what}{': ' + output if output else ''}",
+        hint=f"dispatchd run shows the start in the foreground; the log is {paths.log}",
+        details={"output": output, "status": process.returncode},
+    )
+
+
+def _read_line(descriptor: int, deadline: float) -> bytes | None:
+    """Return the line, what came before the end of the stream, or None at the deadline."""
+    data = b""
+    while not data.endswith(b"\n") and len(data) < READY_LIMIT:
+        readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            return None
+        chunk = os.read(descriptor, READY_LIMIT)
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def _parse(line: bytes | None) -> dict[str, Any]:
+    try:
+        message = json.loads(line or b"{}")
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no process behind that did not become the daemon."""
+    try:
+        process.wait(0 if process.poll() is not None else KILL_AFTER / 5)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            process.wait(KILL_AFTER)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_winner(paths: Paths, deadline: float) -> dict[str, Any] | None:
+    """Return the greeting of the daemon that holds the lock, or None once nobody holds it.
+
+    A socket that comes into being has no portable event to wait for, so the connection is tried again in growing steps.
+    """
+    pause = FIRST_PAUSE
+    retry = threading.Event()  # never set: its wait is the step
+    while True:
+        with contextlib.suppress(DaemonUnreachable):
+            return probe(paths)
+        if time.monotonic() >= deadline:
+            raise DaemonUnreachable(
+                f"a daemon (pid {_lock_holder(paths)}) holds the lock of this home and does not answer",
+                hint=f"try again; look into {paths.log}",
+            )
+        if _once_unlocked(paths, 0.0, lambda: None):
+            return None
+        retry.wait(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _ask_to_stop(paths: Paths, grace: float | None, timeout: float) -> int | None:
+    """Ask the daemon to shut down and return its pid, or None when no daemon answers."""
+    try:
+        with Connection.connect(paths.socket, timeout=PROBE_TIMEOUT) as connection:
+            pid = int(connection.hello(greeting(), timeout=PROBE_TIMEOUT).get("pid") or 0)
+            # A daemon that stops may close the connection before its answer is read; the lock tells.
+            with contextlib.suppress(DaemonUnreachable):
+                params = {} if grace is None else {"grace": grace}
+                connection.request("$shutdown", params, timeout=timeout, read=True)
+            return pid
+    except DaemonUnreachable:
+        return None
+
+
+def _once_unlocked(paths: Paths, timeout: float, then: Callable[[], None]) -> bool:
+    """Run ``then`` while holding the daemon's lock, as soon as it is free; False if it is not within timeout seconds.
+
+    The daemon holds the lock for its whole life and the kernel releases it, so having it proves that the process is gone, which
+    neither a missing socket nor a pid (it may be somebody else's by now) does. flock has no deadline, hence the thread.
+    """
+    try:
+        descriptor = os.open(
+            paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+    except FileNotFoundError:
+        return True  # no home, so no daemon in it
+    if _try_lock(descriptor):
+        return _finish(descriptor, then)
+    if timeout <= 0:
+        os.close(descriptor)
+        return False
+    waiter = _LockWaiter(descriptor)
+    return waiter.wait(timeout) and _finish(descriptor, then)
+
+
+class _LockWaiter:
+    """A thread that waits for a lock; whoever comes too late, it or its caller, knows that the other has decided."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._decided = threading.Lock()
+        self._acquired = threading.Event()
+        self._abandoned = False
+        threading.Thread(target=self._run, name="daemon lock", daemon=True).start()
+
+    def wait(self, timeout: float) -> bool:
+        """Return True once the lock is held; after False the thread gives the lock up by itself."""
+        self._acquired.wait(timeout)
+        with self._decided:
+            self._abandoned = not self._acquired.is_set()
+        return not self._abandoned
+
+    def _run(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        with self._decided:
+            if self._abandoned:
+                os.close(self._descriptor)
+            else:
+                self._acquired.set()
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _finish(descriptor: int, then: Callable[[], None]) -> bool:
+    try:
+        then()
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _remove_socket(paths: Paths) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(paths.socket)
+
+
+def _lock_holder(paths: Paths) -> int | None:
+    """Return the pid that the holder wrote into the lock file; for people, never for a signal."""
+    try:
+        with open(paths.lock, "rb") as file:
+            return int(json.loads(file.read())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _tail(path: str, start: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-TAIL_LINES:])

@@ -1,0 +1,78 @@
+"""One daemon per home: an exclusive lock held for life, taken before anything else is touched."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dispatch_core.errors import DispatchError, ValidationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRIVATE = 0o700
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class AlreadyRunning(DispatchError):
+    """Another daemon holds the lock of this home."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            "a daemon is running in this dispatch home already",
+            hint="dispatch daemon status",
+            details={"lock": path},
+        )
+
+
+def private_directory(path: str | Path) -> Path:
+    """Create the directory, or check that it is ours alone, and return it.
+
+    A directory of ours that others may read is made private; one that is a link, belongs to somebody else or can be written by
+    others is refused with ValidationFailed.
+    """
+    directory = Path(path)
+    directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    info = directory.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise ValidationFailed(
+            f"{directory} is a link or a file, not a directory", hint="set DISPATCH_HOME"
+        )
+    if info.st_uid != os.geteuid():
+        raise ValidationFailed(f"{directory} belongs to another user", hint="set DISPATCH_HOME")
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ValidationFailed(
+            f"{directory} can be written by other users",
+            hint=f"look what is in it, then chmod 700 {directory}",
+        )
+    if info.st_mode & OTHERS:
+        directory.chmod(PRIVATE)
+    return directory
+
+
+@contextmanager
+def hold(path: str) -> Iterator[None]:
+    """Hold the lock while the context lasts. Raises AlreadyRunning at once when another process has it.
+
+    What is written into the file (pid and start) is information for people; the lock itself is the kernel's.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(path) from error
+        _note(descriptor, {"pid": os.getpid()})
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _note(descriptor: int, content: dict[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(content).encode() + b"\n", 0)

@@ -1,0 +1,33 @@
+"""The daemon's log: one rotating file, private, without message bodies."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+BACKUPS = 3
+LINE_LIMIT = 2000  # characters of a line that ``daemon log`` shows
+
+
+def configure(path: str, *, max_bytes: int, level: int = logging.INFO) -> logging.Handler:
+    """Send every log record to the file at path, rotated at max_bytes, three old files kept. Returns the handler."""
+    handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=BACKUPS, encoding="utf-8")
+    Path(path).chmod(0o600)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(os.environ.get("DISPATCH_LOG_LEVEL", "").upper() or level)
+    return handler
+
+
+def tail(path: str, limit: int) -> list[str]:
+    """Return the last lines of the log, oldest first; none when there is no log."""
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n")[:LINE_LIMIT] for line in deque(file, maxlen=limit)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,183 @@
+"""The one way in: catalog, validation, deadline, handler, audit. Every surface and every trigger calls ops through here."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from pydantic import ValidationError
+
+from dispatch_core.contracts.op import Intent
+from dispatch_core.contracts.records import ActionRecord
+from dispatch_core.contracts.surface import OpReply
+from dispatch_core.contracts.view import View
+from dispatch_core.errors import (
+    DispatchError,
+    OutcomeUnknown,
+    PluginFault,
+    StorageError,
+    TimedOut,
+    UnknownOp,
+    ValidationFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from dispatch_core.contracts.caller import Caller
+    from dispatch_core.contracts.context import OpContext
+    from dispatch_core.contracts.op import Op
+    from dispatch_core.contracts.surface import OpInfo
+    from dispatch_core.plugin.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+DETAIL_LIMIT = 120  # characters of the audit log's detail
+
+
+class Dispatcher:
+    """Runs ops. ``context`` makes what a handler may touch, for one caller."""
+
+    def __init__(
+        self, catalog: Catalog, infos: Sequence[OpInfo], context: Callable[[Caller], OpContext]
+    ) -> None:
+        self._catalog = catalog
+        self._infos = {info.name: info for info in infos if info.name in catalog.ops}
+        self._context = context
+
+    def ops(self, surface: str) -> Sequence[OpInfo]:
+        """Return the ops this surface shows, in order of name."""
+        return [info for info in self._infos.values() if surface not in info.hidden_from]
+
+    def info(self, name: str) -> OpInfo:
+        """Return one op as the surfaces see it. Raises UnknownOp."""
+        info = self._infos.get(name)
+        if info is None:
+            raise UnknownOp(name, similar=get_close_matches(name, self._infos, n=2, cutoff=0.6))
+        return info
+
+    async def call(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        caller: Caller,
+        *,
+        view: Mapping[str, Any] | None = None,
+    ) -> OpReply:
+        """Run an op and return its reply. Raises DispatchError and, when cancelled, nothing but the cancellation."""
+        self.info(name)
+        op = self._catalog.ops[name]
+        context = self._context(caller)
+        try:
+            request = _validate(op, args)
+            output = await self._run(op, request, context)
+        except DispatchError as error:
+            await self._audit(op, args, None, context, error.to_dict()["code"])
+            raise
+        await self._audit(op, args, output, context, "ok")
+        text = self._render(op, output, view) if view is not None else None
+        return OpReply(result=output.model_dump(mode="json"), text=text)
+
+    async def _run(self, op: Op[Any, Any], request: BaseModel, context: OpContext) -> BaseModel:
+        owner = self._catalog.owners[op.name]
+        try:
+            with anyio.fail_after(op.timeout):
+                output = await op.handler(context, request)
+        except DispatchError:
+            raise
+        except TimeoutError as error:
+            raise _deadline(op) from error
+        except Exception as error:
+            log.exception("op %s of plugin %s (%s) failed", op.name, owner.name, owner.dist)
+            raise _crashed(
+                op, owner.name, owner.dist, error, first_party=owner.first_party
+            ) from error
+        if not isinstance(output, op.output):
+            raise PluginFault(
+                f"plugin {owner.name} ({owner.dist}): op {op.name} returned {type(output).__name__}, "
+                f"not {op.output.__name__}",
+                hint="report this to the plugin's author",
+            )
+        answer: BaseModel = output
+        return answer
+
+    async def _audit(
+        self,
+        op: Op[Any, Any],
+        args: Mapping[str, Any],
+        output: BaseModel | None,
+        context: OpContext,
+        outcome: str,
+    ) -> None:
+        if op.intent is Intent.READ:
+            return
+        thread = getattr(getattr(output, "thread", None), "ref", None) or args.get("thread")
+        detail = args.get("text") or args.get("name") or args.get("trigger")
+        action = ActionRecord(
+            at=context.clock.now(),
+            op=op.name,
+            principal=context.caller.principal,
+            outcome=outcome,
+            thread=_short(thread),
+            trigger_id=context.caller.trigger_id,
+            detail=_short(detail),
+        )
+        try:
+            await context.store.actions.append(action)
+        except StorageError:
+            # The op has happened or has failed; a registry that cannot be written must not turn that into something else.
+            log.exception("op %s is missing from the audit log", op.name)
+
+    def _render(self, op: Op[Any, Any], output: BaseModel, view: Mapping[str, Any]) -> str | None:
+        if op.render is None:
+            return None
+        try:
+            shown = View(view.get("width", 80), bool(view.get("color")), datetime.now(UTC))
+            return op.render(output, shown)
+        except Exception:
+            log.exception("op %s cannot be rendered", op.name)
+            return None
+
+
+def _validate(op: Op[Any, Any], args: Mapping[str, Any]) -> BaseModel:
+    try:
+        request: BaseModel = op.input.model_validate(args)
+    except ValidationError as error:
+        problems = [
+            {"field": ".".join(map(str, e["loc"])) or "input", "message": e["msg"]}
+            for e in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        text = "; ".join(f"{problem['field']}: {problem['message']}" for problem in problems[:3])
+        command = op.name.replace(".", " ")
+        raise ValidationFailed(
+            f"{command}: {text}", hint=f"dispatch {command} --help", details={"fields": problems}
+        ) from error
+    return request
+
+
+def _deadline(op: Op[Any, Any]) -> DispatchError:
+    text = f"{op.name} did not finish within {op.timeout:g} s"
+    if op.intent is Intent.READ:
+        return TimedOut(text, hint="dispatch daemon status shows how Codex is doing")
+    return OutcomeUnknown(
+        f"{text}; it may have happened", hint="look before you repeat it: dispatch daemon log"
+    )
+
+
+def _crashed(
+    op: Op[Any, Any], name: str, dist: str, error: Exception, *, first_party: bool
+) -> DispatchError:
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    hint = "dispatch daemon log --daemon has the traceback"
+    if first_party:
+        return DispatchError(f"{op.name} failed inside dispatch: {text}", hint=hint)
+    return PluginFault(f"plugin {name} ({dist}): op {op.name} failed: {text}", hint=hint)
+
+
+def _short(value: object) -> str | None:
+    return str(value)[:DETAIL_LIMIT] if value is not None else None

@@ -1,0 +1,192 @@
+"""What is known, right now, about one thread: a small state machine fed by Codex's signals. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from dispatch_core.appserver.signals import (
+    ItemDone,
+    MessageSeen,
+    NameChanged,
+    Signal,
+    StatusChanged,
+    TurnEnded,
+    TurnStarted,
+)
+from dispatch_core.contracts.records import ThreadRecord, ThreadStatus, TurnRecord, TurnStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+REMEMBERED = 32  # ended turns by which late news about them is recognised
+WAITING = frozenset({"waitingOnApproval", "waitingOnUserInput"})
+
+
+class Lane:
+    """The live state of a managed thread.
+
+    generation: of the Codex process the thread is loaded in, None when it is in none. turn: the newest turn. submitting: a
+    message is on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because
+    the answer precedes them on the wire. dirty: what is here has not reached the registry yet.
+    """
+
+    def __init__(self, record: ThreadRecord) -> None:
+        self.key = record.key
+        self.native_id = record.native_id
+        self.archived = record.status is ThreadStatus.ARCHIVED
+        self.materialized = record.materialized
+        self.title = record.title
+        self.turn = record.turn
+        self.active: str | None = None
+        self.waiting = False
+        self.broken = record.status is ThreadStatus.ERROR
+        self.generation: int | None = None
+        self.submitting = False
+        self.dirty = False
+        self.sending = anyio.Lock()
+        self._unplaced: str | None = None
+        self._held: list[tuple[Signal, datetime]] = []
+        self._ended: deque[str] = deque(maxlen=REMEMBERED)
+        self._started: set[str] = set()
+        self._changed = anyio.Event()
+
+    @property
+    def status(self) -> ThreadStatus:
+        """What the thread is doing, from what is known here."""
+        if self.archived:
+            return ThreadStatus.ARCHIVED
+        if self.active is not None or self.submitting:
+            return ThreadStatus.WAITING_APPROVAL if self.waiting else ThreadStatus.BUSY
+        if self.turn is not None and not self.turn.status.finished:
+            return ThreadStatus.UNKNOWN
+        if self.broken or (self.turn is not None and self.turn.status is TurnStatus.FAILED):
+            return ThreadStatus.ERROR
+        return ThreadStatus.IDLE
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing runs, or a person must act, and the registry says so too."""
+        return not self.dirty and (self.waiting or (self.active is None and not self.submitting))
+
+    def started(self, turn_id: str) -> bool:
+        """Whether Codex has said that this turn runs; before that it cannot be interrupted."""
+        return turn_id in self._started or turn_id in self._ended
+
+    async def change(self) -> None:
+        """Wait until something changes."""
+        await self._changed.wait()
+
+    def touch(self) -> None:
+        """Wake everyone who waits for a change."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def submit(self, turn: TurnRecord) -> None:
+        """A message is about to be handed to Codex."""
+        self.turn = turn
+        self.submitting = True
+        self.broken = False
+        self.touch()
+
+    def adopt(self, turn_id: str) -> None:
+        """Codex has answered: the message became this turn."""
+        if self.turn is not None:
+            self.turn = replace(self.turn, id=turn_id)
+        if turn_id not in self._ended:
+            self.active = turn_id
+        self.touch()
+
+    def conclude(self, status: TurnStatus, error: str | None, at: datetime) -> None:
+        """The newest turn stands at status without Codex having said so on the wire."""
+        if self.turn is not None:
+            ended = at if status.finished else None
+            self.turn = replace(self.turn, status=status, error=error, completed_at=ended)
+        self.active = None
+        self.waiting = False
+        self.touch()
+
+    def release(self) -> list[tuple[Signal, datetime]]:
+        """Submitting is over; return the signals that were held back, in order."""
+        self.submitting = False
+        held, self._held = self._held, []
+        return held
+
+    def lose(self, at: datetime) -> bool:
+        """Codex is gone; return whether a turn was cut off, whose end is unknown now."""
+        self.generation = None
+        self._started.clear()
+        if self.active is None:
+            return False
+        self.conclude(TurnStatus.UNKNOWN, "Codex went away while the turn ran", at)
+        return True
+
+    def hear(self, signal: Signal, at: datetime) -> bool:  # noqa: PLR0911 -- one for each signal
+        """Take in a signal; return whether anything changed that the registry should know."""
+        if self.submitting:
+            self._held.append((signal, at))
+            return False
+        match signal:
+            case TurnStarted(turn_id=turn_id):
+                return self._turn_started(turn_id, at)
+            case TurnEnded():
+                return self._turn_ended(signal, at)
+            case StatusChanged(type=kind, flags=flags):
+                return self._status_changed(kind, flags)
+            case MessageSeen(turn_id=turn_id, client_id=client_id):
+                return self._message_seen(turn_id, client_id)
+            case NameChanged(name=name):
+                self.title = name
+                return True
+            case ItemDone():
+                return False
+
+    def _turn_started(self, turn_id: str, at: datetime) -> bool:
+        if turn_id in self._ended:
+            return False
+        self.active = turn_id
+        self._started.add(turn_id)
+        if self.turn is None or self.turn.id != turn_id:
+            if self.turn is not None and self.turn.id is None:
+                self._unplaced = self.turn.message_id
+            self.turn = TurnRecord(
+                message_id=None, id=turn_id, status=TurnStatus.STARTED, started_at=at
+            )
+        else:
+            self.turn = replace(self.turn, status=TurnStatus.STARTED)
+        self.touch()
+        return True
+
+    def _turn_ended(self, signal: TurnEnded, at: datetime) -> bool:
+        self._ended.append(signal.turn_id)
+        self._started.discard(signal.turn_id)
+        self.materialized = True
+        if self.active in (signal.turn_id, None):
+            self.active = None
+            self.waiting = False
+        if self.turn is None or self.turn.id != signal.turn_id:
+            return False
+        self.turn = replace(self.turn, status=signal.status, error=signal.error, completed_at=at)
+        self.touch()
+        return True
+
+    def _status_changed(self, kind: str, flags: tuple[str, ...]) -> bool:
+        waiting = bool(WAITING.intersection(flags))
+        changed = waiting != self.waiting
+        self.waiting = waiting
+        if kind == "notLoaded":
+            self.generation = None
+        if changed:
+            self.touch()
+        return changed
+
+    def _message_seen(self, turn_id: str, client_id: str) -> bool:
+        """The exact evidence of which turn a message became, also when the answer to it was lost."""
+        if self.turn is None or client_id != self._unplaced or self.turn.id != turn_id:
+            return False
+        self.turn = replace(self.turn, message_id=client_id)
+        self._unplaced = None
+        return True

@@ -1,0 +1,63 @@
+"""Which thread a selector names. The order of the steps is the contract."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from dispatch_core.errors import AmbiguousSelector, ThreadNotFound, ValidationFailed
+
+if TYPE_CHECKING:
+    from dispatch_core.contracts.records import ThreadRecord
+    from dispatch_core.contracts.storage import ThreadStore
+
+SELECTOR_LIMIT = 500
+ID_PREFIX = 8
+
+
+async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> ThreadRecord:
+    """Return the one thread that selector names: exact ref, id, handle, title; with fuzzy, a unique part of a title.
+
+    A selector that starts with ``@`` is never taken for an id. Raises ThreadNotFound, or AmbiguousSelector with the candidates.
+    """
+    if not selector or len(selector) > SELECTOR_LIMIT:
+        raise ValidationFailed(
+            f"a thread selector has 1 to {SELECTOR_LIMIT} characters",
+            hint="dispatch list shows the refs",
+        )
+    for by in ("ref", "native_id", "handle", "title"):
+        found = await store.find(by, selector)
+        if found:
+            return _only(selector, found)
+    if fuzzy:
+        found = await store.find("title_like", selector)
+        if found:
+            return _only(selector, found)
+    raise ThreadNotFound(selector, similar=await _similar(store, selector))
+
+
+def _only(selector: str, found: tuple[ThreadRecord, ...]) -> ThreadRecord:
+    if len(found) == 1:
+        return found[0]
+    raise AmbiguousSelector(
+        selector,
+        [
+            {
+                "ref": thread.ref,
+                "id_prefix": thread.native_id[:ID_PREFIX],
+                "title": thread.title or thread.handle,
+                "managed": True,
+                "cwd": thread.cwd,
+            }
+            for thread in found
+        ],
+    )
+
+
+async def _similar(store: ThreadStore, selector: str) -> list[str]:
+    threads = await store.list(limit=500)
+    names = [name for thread in threads for name in (thread.handle, thread.ref)]
+    wanted = [selector] if selector.startswith("@") else [selector, f"@{selector}"]
+    return list(
+        dict.fromkeys(m for w in wanted for m in get_close_matches(w, names, n=3, cutoff=0.7))
+    )

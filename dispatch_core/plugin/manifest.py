@@ -1,0 +1,163 @@
+"""The compiled plugin graph, in a file: the CLI starts from it and imports no plugin.
+
+Standard library only, and few imports: this is on the path of every command. The file is named after a key over everything that
+decides its content, so a stale one is simply not found; ``sources`` covers editable installs, whose metadata does not change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from dispatch_core.daemon.paths import Paths
+
+FORMAT = 1
+SWITCHES = ("DISPATCH_PLUGINS_DISABLE", "DISPATCH_SAFE", "DISPATCH_STRICT_PLUGINS")
+KEEP = 8  # manifests of other interpreters, switches and configurations
+BUILD_DEADLINE = 60.0  # seconds for one attempt
+RETRIES = 16  # plugins that may each take the building process down
+
+
+def load(paths: Paths, *, safe: bool = False) -> dict[str, Any]:
+    """Return the manifest of what is installed now, building it first if there is none.
+
+    Raises ValidationFailed for a broken configuration and PluginFault when it cannot be built.
+    """
+    key = current_key(paths, safe=safe)
+    file = f"{paths.cache}/manifest-{key}.json"
+    manifest = _read(file)
+    if manifest is None or not _fresh(manifest):
+        manifest = {**_build(paths, safe=safe), "key": key}
+        _write(file, manifest)
+    return manifest
+
+
+def current_key(paths: Paths, *, safe: bool = False) -> str:
+    """Return the key of the manifest that would be right now: interpreter, distributions, configuration, switches."""
+    parts = [str(FORMAT), sys.executable, sys.version, str(safe)]
+    parts += [f"{name}={os.environ.get(name, '')}" for name in SWITCHES]
+    parts.append(_stamp(paths.config))
+    parts += sorted(set(_entry_points()))
+    return _digest("\n".join(parts).encode("utf-8", "surrogateescape"))
+
+
+def _entry_points() -> Iterator[str]:
+    for directory in sys.path:
+        try:
+            with os.scandir(directory or ".") as entries:
+                for entry in entries:
+                    if entry.name.endswith((".dist-info", ".egg-info")):
+                        yield _stamp(f"{entry.path}/entry_points.txt")
+        except OSError:
+            continue
+
+
+def _stamp(path: str) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return f"{path} -"
+    return f"{path} {stat.st_mtime_ns} {stat.st_size}"
+
+
+def _digest(data: bytes) -> str:
+    # The module behind hashlib: hashlib itself loads OpenSSL, which costs as much as the rest of this file.
+    try:
+        from _blake2 import blake2b
+    except ImportError:
+        from hashlib import blake2b
+    return blake2b(data, digest_size=12).hexdigest()
+
+
+def _read(file: str) -> dict[str, Any] | None:
+    try:
+        with open(file, "rb") as stream:
+            manifest = json.loads(stream.read())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
+
+
+def _fresh(manifest: dict[str, Any]) -> bool:
+    try:
+        return all(os.stat(path).st_mtime_ns == mtime for path, mtime in manifest["sources"])
+    except (OSError, KeyError, ValueError, TypeError):
+        return False
+
+
+def _write(file: str, manifest: dict[str, Any]) -> None:
+    """Replace the file in one step; a cache that cannot be written only costs time."""
+    directory = os.path.dirname(file)
+    temporary = f"{file}.{os.getpid()}"
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as stream:
+            json.dump(manifest, stream, separators=(",", ":"))
+        os.replace(temporary, file)
+        _prune(directory)
+    except OSError:
+        return
+
+
+def _prune(directory: str) -> None:
+    with os.scandir(directory) as entries:
+        files = [entry for entry in entries if entry.name.startswith("manifest-")]
+    files.sort(key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
+    for entry in files[KEEP:]:
+        os.unlink(entry.path)
+
+
+def _build(paths: Paths, *, safe: bool) -> dict[str, Any]:
+    from dispatch_core.errors import PluginFault, RemoteError
+
+    skip: dict[str, str] = {}
+    for _ in range(RETRIES):
+        answer = _attempt({"config": paths.config, "safe": safe, "skip": skip})
+        if "manifest" in answer:
+            return dict(answer["manifest"])
+        if "error" in answer:
+            raise RemoteError(answer["error"])
+        if answer["culprit"] is None or answer["culprit"] in skip:
+            break
+        skip[answer["culprit"]] = answer["reason"]
+    raise PluginFault(
+        f"the plugins cannot be examined: {answer['reason']}",
+        hint="dispatch --safe plugins leaves third-party plugins out",
+        details={"output": answer["output"]},
+    )
+
+
+def _attempt(order: dict[str, Any]) -> dict[str, Any]:
+    """Run the building process once; without a result, say which plugin it was importing and how it ended."""
+    import subprocess
+
+    command = [sys.executable, "-P", "-m", "dispatch_core.plugin.build", json.dumps(order)]
+    reason = "importing it ended the process"
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=BUILD_DEADLINE,
+            check=False,
+        )
+        out, err = done.stdout, done.stderr
+        reason += f" with status {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        out, err = error.stdout or b"", error.stderr or b""
+        reason = f"importing it took longer than {BUILD_DEADLINE:.0f} s"
+    culprit = None
+    for line in out.splitlines():
+        message = json.loads(line)
+        if "loading" not in message:
+            return dict(message)
+        culprit = message["loading"]
+    if culprit is None:
+        reason = f"the examining process failed: {err.decode(errors='replace').strip()[-500:]}"
+    return {"culprit": culprit, "reason": reason, "output": err.decode(errors="replace")[-2000:]}

@@ -1,0 +1,159 @@
+"""From the words of a command line to the input of an op: positions, what is missing, and what only the caller can know."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, NoReturn
+
+    from dispatch_plugins.cli.fields import Field
+
+STDIN = "-"
+STDIN_FIELD = "text"
+
+
+def refuse(message: str, hint: str, **details: Any) -> NoReturn:
+    """Raise the error for a command line that is wrong."""
+    from dispatch_core.errors import ValidationFailed
+
+    raise ValidationFailed(message, hint=hint, details=details)
+
+
+def gather(
+    command: str, fields: Sequence[Field], words: Sequence[str], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the value of every field that was given, in the order of the fields.
+
+    words: what stands at positions; each goes to the next positional field that was not given as an option.
+    given: converted values of options by field name. Raises ValidationFailed for words too many, missing or wrong.
+    """
+    values = dict(given)
+    rest = list(words)
+    open_fields = [field for field in fields if field.argument and field.name not in values]
+    for index, field in enumerate(open_fields):
+        if not rest:
+            break
+        after = sum(later.required for later in open_fields[index + 1 :])
+        count = max(1, len(rest) - after) if field.many else 1
+        values[field.name] = _positional(command, field, rest[:count])
+        rest = rest[count:]
+    if rest:
+        refuse(
+            f"{command} does not expect {rest[0]!r} here",
+            f"put text with spaces in quotes; {command} --help shows what it takes",
+            argument=rest[0],
+        )
+    missing = [field for field in fields if field.required and field.name not in values]
+    if missing:
+        field = missing[0]
+        name = field.metavar if field.argument else field.option
+        refuse(f"{command} needs {name}", f"{command} --help shows what it takes", field=field.name)
+    return {field.name: values[field.name] for field in fields if field.name in values}
+
+
+def complete(
+    command: str, fields: Sequence[Field], values: Mapping[str, Any], env: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the input to send: directories absolute and known to exist, text read from stdin, every string valid Unicode.
+
+    Raises ValidationFailed naming the field.
+    """
+    args = dict(values)
+    for field in fields:
+        if field.name not in args:
+            if field.default_cwd:
+                args[field.name] = _cwd(field)
+            continue
+        value = args[field.name]
+        if field.path:
+            several = isinstance(value, list)
+            found = [
+                _directory(command, field, one, env) for one in (value if several else [value])
+            ]
+            args[field.name] = found if several else found[0]
+        elif field.name == STDIN_FIELD and value == STDIN:
+            args[field.name] = _stdin(command)
+        _check_text(field, args[field.name])
+    return args
+
+
+def _positional(command: str, field: Field, words: Sequence[str]) -> Any:
+    from dispatch_plugins.cli.fields import collect, convert
+
+    word = ""
+    try:
+        converted = []
+        for word in words:
+            converted.append(convert(field, word))
+        return collect(field, converted) if field.many else converted[0]
+    except ValueError as error:
+        refuse(
+            f"{field.metavar}: {word!r} {error}",
+            f"{command} --help shows what it takes",
+            field=field.name,
+        )
+
+
+def _cwd(field: Field) -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        refuse(
+            "the current directory does not exist any more",
+            f"change to another directory, or name one with {field.option}",
+            field=field.name,
+        )
+
+
+def _directory(command: str, field: Field, value: str, env: Mapping[str, str]) -> str:
+    home = env.get("HOME")
+    if home and (value == "~" or value.startswith("~/")):  # --cwd=~/x reaches us as it is
+        value = home + value[1:]
+    path = value if os.path.isabs(value) else os.path.join(_cwd(field), value)
+    path = os.path.normpath(path)
+    if os.path.isdir(path):
+        return path
+    problem = "is not a directory" if os.path.exists(path) else "does not exist"
+    refuse(
+        f"{field.option}: the directory {path} {problem}",
+        f"create it, or name another: {command} {field.option} DIRECTORY",
+        field=field.name,
+        path=path,
+    )
+
+
+def _stdin(command: str) -> str:
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        refuse(
+            f"the text on stdin is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
+            f"convert it first: iconv -t UTF-8 FILE | {command} … -",
+            field=STDIN_FIELD,
+            offset=error.start,
+        )
+
+
+def _check_text(field: Field, value: Any) -> None:
+    """Refuse words that were not UTF-8 on the command line; Python keeps such bytes as lone surrogates."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            refuse(
+                f"{field.option} is not valid UTF-8",
+                "type it again, or pass it through stdin",
+                field=field.name,
+            )
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(field, item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(field, key)
+            _check_text(field, item)

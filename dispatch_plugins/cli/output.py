@@ -1,0 +1,61 @@
+"""Results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, TextIO
+
+    from dispatch_core.errors import DispatchError
+    from dispatch_plugins.cli.invocation import Invocation
+
+RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
+UNSAFE = "do not simply repeat it: it may have happened"
+
+
+def result(invocation: Invocation, value: Mapping[str, Any], text: str | None = None) -> None:
+    """Print a result: its text for people when there is one and a person reads, else one JSON document."""
+    if text is None or invocation.json:
+        # A lone surrogate from a file name has no UTF-8; escaped it stays valid JSON.
+        document = json.dumps(value, indent=2, ensure_ascii=False)
+        _write(sys.stdout, document, "utf-8", "backslashreplace")
+    elif text:
+        _write(sys.stdout, text, sys.stdout.encoding, "replace")
+
+
+def note(text: str) -> None:
+    """Print a remark that is not the result."""
+    _write(sys.stderr, f"dispatch: {printable(text)}", sys.stderr.encoding, "replace")
+
+
+def failure(invocation: Invocation, error: DispatchError) -> int:
+    """Print an error in the form that the output has, and return the exit status."""
+    shown = error.to_dict()
+    if shown["code"] == "unknown_outcome" and not shown["hint"]:
+        shown["hint"] = UNSAFE
+    if invocation.json:
+        document = json.dumps({"error": shown}, indent=2, ensure_ascii=False)
+        _write(sys.stderr, document, "utf-8", "backslashreplace")
+    else:
+        red, dim, reset = (RED, DIM, RESET) if invocation.color(sys.stderr) else ("", "", "")
+        lines = [f"{red}dispatch: {printable(shown['message'])}{reset}"]
+        if shown["hint"]:
+            lines.append(f"{dim}hint: {printable(str(shown['hint']))}{reset}")
+        _write(sys.stderr, "\n".join(lines), sys.stderr.encoding, "replace")
+    return int(shown["exit_code"])
+
+
+def printable(text: str) -> str:
+    """Return text without control characters, so that no name or message can move the cursor."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def _write(stream: TextIO, text: str, encoding: str, errors: str) -> None:
+    data = text.encode(encoding, errors)
+    stream.flush()
+    stream.buffer.write(data if data.endswith(b"\n") else data + b"\n")
+    stream.flush()

@@ -1,0 +1,152 @@
+"""The registry's files: the database, its identity beside it, and its backups. All of them are private to the user.
+
+``registry.id`` says which registry belongs here. Without it an emptied or deleted database would look like a first start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dispatch_core.api import StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PRIVATE: Final = 0o600
+
+
+class Identity(NamedTuple):
+    """Which registry belongs here: its id, None when the file cannot be read, and its schema version."""
+
+    id: str | None
+    schema: int
+
+
+def claim(path: Path) -> bool:
+    """Make sure of a private file at path and say whether it has to be filled.
+
+    Raises StorageError if there is no data in it although there has been a registry, and OSError if it cannot be made.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        size = 0
+    if size == 0:
+        _refuse_to_forget(path)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, PRIVATE))
+    path.chmod(PRIVATE)
+    return size == 0
+
+
+def log_left(path: Path) -> bool:
+    """Say whether a write-ahead log was left behind: the file was not closed in good order, or is in use."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def read_identity(path: Path) -> Identity | None:
+    """Return the identity kept beside the database at path, or None if there is none."""
+    try:
+        text = _identity_path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        return Identity(None, 0)
+    try:
+        content = json.loads(text)
+        return Identity(str(content["id"]), int(content["schema"]))
+    except (ValueError, TypeError, KeyError):
+        return Identity(None, 0)
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """Keep the identity beside the database at path: whole or not at all, also across a power cut."""
+    target = _identity_path(path)
+    draft = target.with_name(f"{target.name}.new")
+    draft.unlink(missing_ok=True)
+    content = json.dumps({"id": identity.id, "schema": identity.schema}) + "\n"
+    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(target)
+    _sync_folder(target.parent)
+
+
+def back_up(source: sqlite3.Connection, path: Path, version: int) -> Path:
+    """Return the path of a complete, synced copy of the database, named after its schema version and the time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    target = path.with_name(f"{path.name}.bak-{version}-{stamp}")
+    draft = target.with_name(f"{target.name}.new")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+    with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+        source.backup(copy)
+        # A copy of a database in WAL mode would need side files of its own when it is read.
+        copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+    handle = os.open(draft, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    draft.replace(target)
+    _sync_folder(target.parent)
+    return target
+
+
+def file_id(path: Path) -> tuple[int, int]:
+    """Return what tells this file from another one of the same name."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def require_same_file(path: Path, expected: tuple[int, int] | None) -> None:
+    """Raise StorageError unless the file at path is still the one that was opened: writes would vanish with it."""
+    try:
+        if file_id(path) == expected:
+            return
+    except OSError:
+        pass
+    raise StorageError(
+        f"the registry {path} was moved or replaced while it was in use",
+        hint="put the file back, or dispatch down, restore a backup, and dispatch up",
+        details={"path": str(path)},
+    )
+
+
+def not_accessible(path: Path, error: OSError) -> StorageError:
+    """Return the StorageError for a file that the system does not let us use."""
+    return StorageError(
+        f"the registry {path} cannot be used: {error.strerror or error}",
+        hint="check that its folder exists, has space left and may be written by your user",
+        details={"path": str(path)},
+    )
+
+
+def _refuse_to_forget(path: Path) -> None:
+    if read_identity(path) is None:
+        return
+    state = "is empty" if path.exists() else "is missing"
+    identity = _identity_path(path)
+    raise StorageError(
+        f"the registry {path} {state}, but {identity.name} says that there has been one",
+        hint=f"restore the newest {path.name}.bak-* or your own backup as {path}; to start anew, delete {identity}",
+        details={"path": str(path), "identity": str(identity)},
+    )
+
+
+def _identity_path(path: Path) -> Path:
+    return path.with_suffix(".id")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

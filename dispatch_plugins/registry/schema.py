@@ -1,0 +1,161 @@
+"""Whose database a file is, and how it becomes the schema of this build.
+
+``application_id`` marks the file as ours; ``user_version`` counts the migrations it has had. Both are set last, in the same
+transaction as the migrations, so that a crash leaves the old schema or the new one and nothing between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from dispatch_core.api import StorageError
+from dispatch_plugins.registry import files
+from dispatch_plugins.registry.faults import DATABASE_ERRORS, storage_error
+from dispatch_plugins.registry.files import Identity
+from dispatch_plugins.registry.sql import driver, fetch
+
+if TYPE_CHECKING:
+    import peewee
+
+APPLICATION_ID: Final = 0x64737063
+SCHEMA_VERSION: Final = 1
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+HISTORY_TABLE: Final = "migrations"
+
+# FULL: an acknowledged write survives a power cut; NORMAL loses some in WAL mode.
+_PRAGMAS: Final = {"synchronous": "FULL", "foreign_keys": 1}
+
+
+class Schema(NamedTuple):
+    """A folder of numbered migrations, and the number of the last one."""
+
+    migrations: Path
+    version: int
+
+
+CURRENT: Final = Schema(MIGRATIONS, SCHEMA_VERSION)
+
+
+def prepare(
+    database: peewee.SqliteDatabase, path: Path, *, new: bool, target: Schema = CURRENT
+) -> None:
+    """Bring the connected database to the schema of this build, with the pragmas every write relies on.
+
+    Nothing is written to a file that is not ours. new: the file was empty. Raises StorageError.
+    """
+    version = stored_version(database, path, target.version)
+    identity = files.read_identity(path)
+    if version == 0 and not new and identity is not None:
+        raise _not_ours(path, "it has no tables any more")
+    _configure(database, path)
+    if version < target.version:
+        if version:
+            files.back_up(driver(database), path, version)
+        upgrade(database, path, target)
+    _agree_on_identity(database, path, identity, target.version)
+
+
+def stored_version(database: peewee.SqliteDatabase, path: Path, known: int) -> int:
+    """Return the schema version of the file, 0 for an empty one. Raises StorageError if it is newer than known or not ours."""
+    application = _pragma(database, "application_id")
+    version = _pragma(database, "user_version")
+    if application == APPLICATION_ID:
+        if version > known:
+            raise StorageError(
+                f"the registry {path} has schema {version}, made by a newer dispatch; this one knows schema {known}",
+                hint=f"pip install --upgrade codex-dispatch; or move {path.name} away and restore a {path.name}.bak-{known}-*",
+                details={"path": str(path), "schema": version, "known": known},
+            )
+        return version
+    if application or version or database.get_tables():
+        raise _not_ours(path, "it belongs to another application")
+    return 0
+
+
+def upgrade(
+    database: peewee.SqliteDatabase,
+    path: Path,
+    target: Schema = CURRENT,
+) -> None:
+    """Apply the migrations of target that are missing, all of them in one transaction. Raises StorageError."""
+    # Imported here for start-up cost: a registry that is up to date needs no migrations.
+    from playhouse.migrations import MigrationError, Runner  # noqa: PLC0415
+
+    # Rebuilding a table would cascade its deletes, and this pragma does nothing inside a transaction.
+    database.pragma("foreign_keys", 0)
+    try:
+        with database.atomic("IMMEDIATE"):
+            runner: Any = Runner
+            runner(database, str(target.migrations), table_name=HISTORY_TABLE).up()
+            if fetch(database, "PRAGMA foreign_key_check"):
+                raise MigrationError("rows would refer to rows that are not there")
+            database.pragma("application_id", APPLICATION_ID)
+            database.pragma("user_version", target.version)
+    except MigrationError as error:
+        raise StorageError(
+            f"the registry {path} could not be brought to schema {target.version}: {error}",
+            hint=f"it is unchanged; reinstall codex-dispatch, and keep {path.name}.bak-* until that works",
+            details={"path": str(path)},
+        ) from error
+    except DATABASE_ERRORS as error:
+        raise storage_error(error, path) from error
+    finally:
+        database.pragma("foreign_keys", 1)
+
+
+def check(database: peewee.SqliteDatabase, path: Path) -> None:
+    """Raise StorageError if the pages of the database contradict each other."""
+    findings = [str(row[0]) for row in fetch(database, "PRAGMA quick_check(1)")]
+    if findings != ["ok"]:
+        raise storage_error(_damage(findings), path)
+
+
+def _configure(database: peewee.SqliteDatabase, path: Path) -> None:
+    mode = database.pragma("journal_mode", "WAL")
+    if mode != "wal":
+        raise StorageError(
+            f"the registry {path} cannot keep a write-ahead log (journal mode {mode})",
+            hint="put DISPATCH_HOME on a local disk; network file systems cannot hold a registry",
+            details={"path": str(path)},
+        )
+    for name, value in _PRAGMAS.items():
+        database.pragma(name, value)
+
+
+def _agree_on_identity(
+    database: peewee.SqliteDatabase, path: Path, identity: Identity | None, version: int
+) -> None:
+    """Write the identity of a new or upgraded registry beside it, and refuse a registry that belongs elsewhere."""
+    rows = fetch(database, 'SELECT "id" FROM "registry"')
+    stored = Identity(str(rows[0][0]) if rows else None, version)
+    if identity is not None and identity.id is not None and identity.id != stored.id:
+        name = path.with_suffix(".id").name
+        raise StorageError(
+            f"the registry {path} is not the one that {name} names",
+            hint=f"put the right {path.name} back; if this one is meant, delete {path.with_suffix('.id')}",
+            details={"path": str(path), "id": stored.id, "expected": identity.id},
+        )
+    if identity != stored:
+        files.write_identity(path, stored)
+
+
+def _pragma(database: peewee.SqliteDatabase, name: str) -> int:
+    value: Any = database.pragma(name)
+    return int(value)
+
+
+def _not_ours(path: Path, reason: str) -> StorageError:
+    return StorageError(
+        f"{path} is not dispatch's registry: {reason}",
+        hint=f"move it away, and restore the newest {path.name}.bak-* or your own backup if there has been a registry",
+        details={"path": str(path)},
+    )
+
+
+def _damage(findings: list[str]) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(findings[0] if findings else "quick_check said nothing")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return error

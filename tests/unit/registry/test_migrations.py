@@ -1,0 +1,202 @@
+"""From one schema to the next: all of it or none, with a copy of what was there before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import peewee
+import pytest
+
+from dispatch_core.api import StorageError
+from dispatch_core.testing.storage import a_thread
+from dispatch_plugins.registry import files, schema
+from dispatch_plugins.registry.models import tables
+
+pytestmark = pytest.mark.anyio
+
+SECOND = """
+def up(migrator, db):
+    db.execute_sql('ALTER TABLE threads ADD COLUMN colour TEXT')
+    db.execute_sql('CREATE TABLE labels (name TEXT PRIMARY KEY)')
+"""
+BROKEN = SECOND + "    db.execute_sql('INSERT INTO nowhere VALUES (1)')\n"
+DANGLING = (
+    SECOND
+    + """
+    db.execute_sql("INSERT INTO turns (thread_id, status, started_at) VALUES ('nobody', 'x', 'y')")
+"""
+)
+
+# Forks before each attempt, so that Python and Peewee are imported once; the parent has no connection open.
+KILL_AT_EVERY_STATEMENT = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+import peewee, playhouse.migrations
+from dispatch_plugins.registry import schema
+from dispatch_plugins.registry.sql import driver
+
+start, folder, migrations, version = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+
+def upgrade(path, fatal):
+    database = peewee.SqliteDatabase(str(path), thread_safe=False)
+    database.connect()
+    seen = 0
+    def trace(statement):
+        nonlocal seen
+        seen += 1
+        if seen == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+    driver(database).set_trace_callback(trace)
+    schema.upgrade(database, path, schema.Schema(migrations, version))
+    os._exit(0)
+
+for fatal in range(1, 1000):
+    path = folder / f"{fatal}.db"
+    if start.exists():
+        shutil.copy(start, path)
+    child = os.fork()
+    if not child:
+        try:
+            upgrade(path, fatal)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status):
+        sys.exit(os.WEXITSTATUS(status))
+"""
+
+
+@pytest.fixture
+def migrations(tmp_path):
+    folder = tmp_path / "migrations"
+    shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__*"))
+    return folder
+
+
+@pytest.fixture
+async def first_schema(open_registry, path):
+    async with open_registry() as registry:
+        await registry.threads.add(a_thread(), ["0AAAA1"])
+    return path
+
+
+def connected(path):
+    database = peewee.SqliteDatabase(str(path), thread_safe=False)
+    database.connect()
+    return closing(database)
+
+
+def schema_of(path):
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+        ).fetchall()
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version, {name: " ".join(sql.split()).replace("( ", "(") for name, sql in rows}
+
+
+def test_the_version_is_the_number_of_the_last_migration():
+    numbers = [int(file.name[:4]) for file in schema.MIGRATIONS.glob("[0-9]*.py")]
+
+    assert sorted(numbers) == list(range(1, schema.SCHEMA_VERSION + 1))
+
+
+async def test_the_migrations_make_what_the_models_say(first_schema, tmp_path):
+    with connected(tmp_path / "models.db") as database:
+        database.create_tables(list(tables(database)))
+
+    _, migrated = schema_of(first_schema)
+    _, declared = schema_of(tmp_path / "models.db")
+
+    assert {name: sql for name, sql in migrated.items() if "migrations" not in name} == declared
+
+
+async def test_an_upgrade_applies_what_is_missing_and_keeps_the_rows(first_schema, migrations):
+    (migrations / "0002_colours.py").write_text(SECOND)
+
+    with connected(first_schema) as database:
+        schema.upgrade(database, first_schema, schema.Schema(migrations, 2))
+
+        assert database.pragma("user_version") == 2
+        assert database.execute_sql("SELECT ref, colour FROM threads").fetchall() == [
+            ("0AAAA1", None)
+        ]
+        assert database.pragma("foreign_keys") == 1
+
+
+@pytest.mark.parametrize("migration", [BROKEN, DANGLING], ids=["failing", "dangling"])
+async def test_a_failing_upgrade_leaves_the_registry_as_it_was(first_schema, migrations, migration):
+    before = schema_of(first_schema)
+    (migrations / "0002_broken.py").write_text(migration)
+
+    with connected(first_schema) as database:
+        with pytest.raises(StorageError):
+            schema.upgrade(database, first_schema, schema.Schema(migrations, 2))
+
+        assert database.pragma("foreign_keys") == 1
+    assert schema_of(first_schema) == before
+
+
+@pytest.mark.parametrize("begin", ["from nothing", "from the first schema"])
+async def test_an_upgrade_killed_at_any_statement_is_old_or_new(
+    first_schema, migrations, tmp_path, begin
+):
+    (migrations / "0002_colours.py").write_text(SECOND)
+    start = first_schema if begin == "from the first schema" else tmp_path / "nothing.db"
+    folder = tmp_path / "killed"
+    folder.mkdir()
+
+    subprocess.run(
+        [sys.executable, "-c", KILL_AT_EVERY_STATEMENT, start, folder, migrations, "2"],
+        check=True,
+        timeout=60,
+    )
+
+    old = schema_of(start)
+    left = [schema_of(file) for file in sorted(folder.glob("*.db"), key=lambda f: int(f.stem))]
+    new = left[-1]
+    assert new[0] == 2
+    assert "labels" in new[1]
+    assert len(left) > 10
+    assert all(state in (old, new) for state in left)
+
+
+async def test_a_backup_is_a_private_complete_copy_named_after_its_version(first_schema):
+    with closing(sqlite3.connect(first_schema)) as connection:
+        copy = files.back_up(connection, first_schema, 1)
+
+    assert copy.name.startswith("registry.db.bak-1-")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert schema_of(copy) == schema_of(first_schema)
+    assert not list(copy.parent.glob("*.new"))
+
+
+async def test_a_restored_backup_opens(open_registry, first_schema):
+    with closing(sqlite3.connect(first_schema)) as connection:
+        copy = files.back_up(connection, first_schema, 1)
+    first_schema.unlink()
+
+    copy.rename(first_schema)
+
+    async with open_registry() as registry:
+        assert [thread.ref for thread in await registry.threads.list()] == ["0AAAA1"]
+
+
+async def test_an_older_registry_is_backed_up_before_it_is_upgraded(
+    first_schema, migrations, data_dir
+):
+    (migrations / "0002_colours.py").write_text(SECOND)
+    newest = schema.Schema(migrations, 2)
+
+    with connected(first_schema) as database:
+        schema.prepare(database, first_schema, new=False, target=newest)
+
+    (backup,) = data_dir.glob("registry.db.bak-1-*")
+    assert schema_of(backup)[0] == 1
+    assert schema_of(first_schema)[0] == 2
+    assert json.loads((data_dir / "registry.id").read_text())["schema"] == 2
