@@ -225,14 +225,13 @@ async def _connect(path: str) -> PeerStream:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(0)
-        # A local connect is done at once or refused; only a full queue of connections is neither.
-        sock.connect(path)
+        try:
+            # A local connect is done at once or refused; only a full queue of connections is neither.
+            sock.connect(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DaemonUnreachable(f"no daemon answers on {path}: {reason}", hint=UP) from error
         check_peer(sock, path)
-    except OSError as error:
-        sock.close()
-        raise DaemonUnreachable(
-            f"no daemon answers on {path}: {error.strerror}", hint=UP
-        ) from error
     except BaseException:
         sock.close()
         raise

@@ -385,18 +385,18 @@ class Connection:
         """Return the reply to one request, whatever happens to it."""
         request = call.request
         try:
-            with call.scope:
-                reply = await self._host.call(
-                    request.method,
-                    request.params,
-                    self._caller,
-                    schema=request.schema,
-                    view=request.view,
-                )
-                return wire.result_frame(request.id, reply.result, reply.text)
-            raise Cancelled(
-                f"the request {request.method} was cancelled", hint="nobody waits for it any more"
-            )
+            # A scope cancelled beforehand would still let the op run up to its first wait.
+            if not call.scope.cancel_called:
+                with call.scope:
+                    reply = await self._host.call(
+                        request.method,
+                        request.params,
+                        self._caller,
+                        schema=request.schema,
+                        view=request.view,
+                    )
+                    return wire.result_frame(request.id, reply.result, reply.text)
+            raise Cancelled(f"the request {request.method} was cancelled by its client")
         except DispatchError as error:
             return wire.error_frame(request.id, error)
         except Exception:

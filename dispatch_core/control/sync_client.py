@@ -59,18 +59,8 @@ class Connection:
         check_socket_file(name)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # With a timeout of Python's own the socket would not block, and a full queue would be an error at once.
-            seconds = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
-            sock.connect(name)
+            _connect(sock, name, timeout)
             check_peer(sock, name)
-        except OSError as error:
-            sock.close()
-            if isinstance(error, BlockingIOError):
-                full = f"the daemon on {name} did not accept the connection within {timeout:g} s"
-                raise DaemonUnreachable(full, hint=LOST) from error
-            reason = error.strerror or error
-            raise DaemonUnreachable(f"no daemon answers on {name}: {reason}", hint=UP) from error
         except BaseException:
             sock.close()
             raise
@@ -166,7 +156,6 @@ class Connection:
         sock = self._socket
         self._socket = socket.socket()
         self._socket.close()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
         sock.settimeout(None)
         return sock, early
 
@@ -302,3 +291,22 @@ class _Exchange:
         return OutcomeUnknown(
             f"{message}; it may have happened", hint="look before you repeat it: dispatch list"
         )
+
+
+def _connect(sock: socket.socket, path: str, timeout: float) -> None:
+    try:
+        # With a timeout of Python's own the socket would not block, and a full queue would be an error at once.
+        _send_timeout(sock, max(0.001, timeout))
+        sock.connect(path)
+        _send_timeout(sock, 0)
+    except BlockingIOError as error:
+        late = f"the daemon on {path} did not accept the connection within {timeout:g} s"
+        raise DaemonUnreachable(late, hint=LOST) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DaemonUnreachable(f"no daemon answers on {path}: {reason}", hint=UP) from error
+
+
+def _send_timeout(sock: socket.socket, seconds: float) -> None:
+    timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)

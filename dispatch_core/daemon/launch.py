@@ -65,7 +65,7 @@ def down(
 ) -> dict[str, Any]:
     """Stop the daemon and return when its process is gone, together with its socket.
 
-    Returns {status: "stopped" | "not_running", stopped, pid}. grace: seconds for running turns, None for the daemon's own setting.
+    Returns {status: "stopped" | "not_running", stopped, pid}. grace: seconds for running turns, None: as configured.
     timeout: seconds to wait beyond the grace. Raises TimedOut when the process is still there then; it is never killed.
     """
     pid = _ask_to_stop(paths, grace, timeout)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import anyio
 
-from dispatch_core.offline.model import OfflineModel
+from dispatch_core.offline.model import HOST, OfflineModel
+
+PORT_MAX = 65535
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,14 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns the exit status: 0 after a signal, 1 if the port cannot be bound.
     """
     options = _parse(argv)
-    try:
-        anyio.run(_serve, OfflineModel(log=options.log, port=options.port))
-    except OSError as error:
-        sys.stderr.write(
-            f"the offline model cannot listen on 127.0.0.1:{options.port}: {error}; try --port 0\n"
-        )
-        return 1
-    return 0
+    return anyio.run(_serve, OfflineModel(log=options.log, port=options.port), options.port)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -36,7 +31,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--port",
-        type=int,
+        type=_port,
         default=0,
         help="the port on 127.0.0.1; 0, the default, takes a free one",
     )
@@ -44,15 +39,29 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _serve(model: OfflineModel) -> None:
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= PORT_MAX:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to {PORT_MAX}")
+    return port
+
+
+async def _serve(model: OfflineModel, wanted: int) -> int:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as group:
-            port = await group.start(model.serve)
+            try:
+                port = await group.start(model.serve)
+            except OSError as error:
+                sys.stderr.write(
+                    f"the offline model cannot listen on {HOST}:{wanted}: {error}; try --port 0\n"
+                )
+                return 1
             sys.stdout.write(json.dumps({"port": port}) + "\n")
             sys.stdout.flush()
             async for _ in signals:
                 group.cancel_scope.cancel()
                 break
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,13 +7,18 @@ import os
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dispatch_core.errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # The name is stored in every session, so it must not change: a session resumes with the provider it
 # began with.
 PROVIDER = "offline"
 DEFAULT_MODEL = "offline-model"
+LOOPBACK = "127.0.0.1"
 MARK = "# Written by dispatch for offline mode; changes are overwritten."
 
 _CONFIG = """\
@@ -77,6 +82,17 @@ def write_codex_home(directory: Path, base_url: str) -> None:
     # The catalog first: a configuration never names a file that is not there.
     _replace(catalog, resources.files("dispatch_core.offline").joinpath("models.json").read_bytes())
     _replace(config, text.encode())
+
+
+def offline_environ(directory: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the inherited environment for a Codex in this home that reaches loopback directly.
+
+    Codex sends even requests to 127.0.0.1 through HTTP_PROXY, unless NO_PROXY exempts the address.
+    """
+    exempt = [inherited[name] for name in ("NO_PROXY", "no_proxy") if inherited.get(name)]
+    direct = ",".join([LOOPBACK, *exempt])
+    home = str(directory.absolute())
+    return {**inherited, "CODEX_HOME": home, "NO_PROXY": direct, "no_proxy": direct}
 
 
 def _refuse_foreign(config: Path) -> None:

@@ -74,7 +74,7 @@ def read_conversation(body: Mapping[str, Any]) -> Conversation:
     for position, item in enumerate(raw if isinstance(raw, list) else []):
         if not isinstance(item, dict):
             continue
-        kind, role = item.get("type", "message"), item.get("role")
+        kind, role = _string(item, "type") or "message", _string(item, "role")
         if kind in OUTPUT_TYPES or (kind == "message" and role == "assistant"):
             replies += not in_reply
             in_reply = True

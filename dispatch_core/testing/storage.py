@@ -94,8 +94,9 @@ def a_trigger(number: int = 1, **fields: Any) -> TriggerRecord:
 class StorageConformance:
     """Inherit it, give it an ``open_storage`` fixture, and pytest runs the suite against that backend.
 
-    open_storage: called with an AsyncExitStack, opens a backend over the same data each time and returns it. durable: whether
-    what was stored is there after a restart; without it those tests are skipped.
+    open_storage: called with an AsyncExitStack, opens a backend over the same data each time and
+    returns it. durable: whether what was stored is there after a restart; without it those tests
+    are skipped.
     """
 
     durable: ClassVar[bool] = True
@@ -119,7 +120,7 @@ class StorageConformance:
                 storage = await open_storage(stack)
             yield storage
 
-    # threads: adding
+    # Adding threads.
 
     async def test_a_thread_comes_back_as_it_was_added(self, storage: Storage) -> None:
         thread = a_thread(
@@ -203,7 +204,7 @@ class StorageConformance:
 
         assert {thread.ref for thread in await storage.threads.list()} == set(refs)
 
-    # threads: looking up
+    # Looking threads up.
 
     async def test_an_unknown_key_is_none(self, storage: Storage) -> None:
         assert await storage.threads.get("nobody") is None
@@ -268,7 +269,7 @@ class StorageConformance:
 
         assert await storage.threads.find("title_like", text) == (literal,)
 
-    # threads: listing
+    # Listing threads.
 
     async def test_threads_are_listed_in_order_of_key(self, storage: Storage) -> None:
         added = [await storage.threads.add(a_thread(n), [f"0AAAA{n}"]) for n in (3, 1, 2)]
@@ -299,7 +300,7 @@ class StorageConformance:
         assert await storage.threads.list(limit=1) == (live,)
         assert await storage.threads.list(archived=True) == (archived, live)
 
-    # threads: changing
+    # Changing threads.
 
     async def test_an_update_changes_the_named_fields_and_no_other(self, storage: Storage) -> None:
         before = await storage.threads.add(a_thread(turn=a_turn()), ["0AAAA1"])
@@ -405,7 +406,7 @@ class StorageConformance:
         assert thread.created_at == moment
         assert thread.created_at.tzinfo is not None
 
-    # actions
+    # The action log.
 
     async def test_the_latest_actions_come_newest_first(self, storage: Storage) -> None:
         actions = [
@@ -440,7 +441,7 @@ class StorageConformance:
     async def test_no_actions_are_an_empty_log(self, storage: Storage) -> None:
         assert await storage.actions.latest(10) == ()
 
-    # triggers
+    # Triggers.
 
     async def test_a_trigger_comes_back_as_it_was_added(self, storage: Storage) -> None:
         trigger = a_trigger(enabled=False, next_at=LATER)
@@ -498,7 +499,7 @@ class StorageConformance:
         assert await storage.firings.latest("trigger-1") is None
         assert await storage.firings.latest("trigger-2") is not None
 
-    # firings
+    # Firings.
 
     async def test_an_occasion_is_claimed_once(self, storage: Storage) -> None:
         await storage.triggers.add(a_trigger())
@@ -583,7 +584,7 @@ class StorageConformance:
         assert await storage.firings.abandon() == ()
         assert not await storage.firings.claim("trigger-1", "open", LATER)
 
-    # restarts
+    # Restarts.
 
     async def test_everything_is_there_after_a_restart(self, open_storage: OpenStorage) -> None:
         self._needs_durability()

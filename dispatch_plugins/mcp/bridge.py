@@ -156,12 +156,14 @@ def _open(options: Options, manifest: dict[str, Any]) -> tuple[socket.socket, by
             "the worker profile needs the thread it belongs to: CODEX_THREAD_ID is not set",
             hint="start dispatch mcp inside a Codex thread, or use another profile",
         )
+    # Recovery mode talks to whatever daemon runs, whose plugins are then others than ours.
+    safe = os.environ.get("DISPATCH_SAFE", "") not in ("", "0")
     connection = _connect(options)
     greeting = {
         "protocol": PROTOCOL,
         "client": "mcp",
         "version": manifest["version"],
-        "manifest": manifest.get("key"),
+        "manifest": None if safe else manifest["key"],
         "thread_id": thread_id,
     }
     session = {
@@ -175,8 +177,8 @@ def _open(options: Options, manifest: dict[str, Any]) -> tuple[socket.socket, by
 def _connect(options: Options) -> Connection:
     """Return a connection to the daemon, which is started if it does not run and may be."""
     # Not at the top: --help and a wrong option need none of it.
-    from dispatch_core.control.sync_client import Connection  # noqa: PLC0415
-    from dispatch_core.daemon.paths import Paths  # noqa: PLC0415
+    from dispatch_core.control.sync_client import Connection
+    from dispatch_core.daemon.paths import Paths
 
     paths = Paths.from_env(os.environ)
     try:
@@ -184,7 +186,7 @@ def _connect(options: Options) -> Connection:
     except DaemonUnreachable:
         if not options.start:
             raise
-    from dispatch_core.daemon import launch  # noqa: PLC0415 -- imports subprocess
+    from dispatch_core.daemon import launch
 
     launch.up(paths, offline=False)
     return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)

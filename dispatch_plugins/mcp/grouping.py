@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatch_core.api import ValidationFailed
 from dispatch_plugins.mcp.options import FLAT, READONLY, WORKER, check_profile
-from dispatch_plugins.mcp.schemas import describe, full_input, merge, shape, size, without_marks
+from dispatch_plugins.mcp.schemas import (
+    describe,
+    full_input,
+    merge,
+    plain,
+    shape,
+    size,
+    without_marks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -222,7 +230,7 @@ def _uses(spec: ToolSpec) -> dict[str, list[tuple[Mapping[str, Any], Mapping[str
     for op in spec.ops.values():
         for alias, name in spec.fields(op).items():
             uses.setdefault(alias, []).append(
-                (op.schema["properties"][name], op.schema.get("$defs", {}))
+                (plain(op.schema["properties"][name]), op.schema.get("$defs", {}))
             )
     return uses
 

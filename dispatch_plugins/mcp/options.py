@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT, READONLY, FLAT, WORKER = PROFILES = ("default", "readonly", "flat", "worker")
+NAME = "mcp"
+OUTPUT_OPTIONS = ("--color", "--debug", "--json")
 HINT = "dispatch mcp --help shows the options"
 USAGE = """\
 Usage: dispatch mcp [--profile PROFILE] [--no-start]
@@ -36,19 +38,26 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Return the options in argv. Raises ValidationFailed for anything else in it."""
-    profile, start = DEFAULT, True
+    """Return the options in argv, with or without the surface's name. Raises ValidationFailed.
+
+    The options that every command takes are accepted; those about output mean nothing here.
+    """
+    profile, start, named = DEFAULT, True, False
     words = iter(argv)
     for word in words:
-        name, equals, value = word.partition("=")
+        option, equals, value = word.partition("=")
+        if option in ("--profile", "--color"):
+            value = value if equals else next(words, "")
         if word in ("--help", "-h"):
             return Options(help=True)
         if word == "--no-start":
             start = False
-        elif name == "--profile":
-            profile = value if equals else next(words, "")
-            check_profile(profile)
-        else:
+        elif option == "--profile":
+            check_profile(value)
+            profile = value
+        elif word == NAME and not named:
+            named = True
+        elif option not in OUTPUT_OPTIONS and (named or word != "--safe"):
             raise ValidationFailed(f"dispatch mcp does not know {word!r}", hint=HINT)
     return Options(profile=profile, start=start)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatch_core.api import AuthorityDenied, NotFound, ValidationFailed
 from dispatch_plugins.mcp.grouping import CONFIRM, SCHEMA_OP, SELECTOR, SUBJECT
-from dispatch_plugins.mcp.schemas import full_input
+from dispatch_plugins.mcp.schemas import full_input, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +51,8 @@ def route(
     """Return what a call of a tool asks for.
 
     Raises UnknownSelection for an op the tool does not have, ValidationFailed for a missing op or
-    confirmation, and AuthorityDenied for a field that the session sets itself.
+    confirmation and for a relative path, and AuthorityDenied for a field that the session sets
+    itself.
     """
     args = dict(arguments)
     if spec.selector:
@@ -66,7 +67,9 @@ def route(
             f"{op.name} removes something and was not confirmed; nothing was done",
             hint='repeat the call with "confirm": true if this is what you want',
         )
-    return OpCall(op, {**_renamed(spec, op, args), **spec.fixed})
+    named = _renamed(spec, op, args)
+    _check_paths(op, named)
+    return OpCall(op, {**named, **spec.fixed})
 
 
 def schema_call(spec: ToolSpec, op: OpInfo) -> str | None:
@@ -108,6 +111,18 @@ def _renamed(spec: ToolSpec, op: OpInfo, args: Mapping[str, Any]) -> dict[str, A
                 hint=f"leave {name!r} out",
             )
     return {shown.get(alias, alias): value for alias, value in args.items()}
+
+
+def _check_paths(op: OpInfo, args: Mapping[str, Any]) -> None:
+    """Refuse relative paths: they would be taken from the daemon's directory, which is nobody's."""
+    fields = op.schema.get("properties", {})
+    for name, value in args.items():
+        relative = isinstance(value, str) and not value.startswith("/")
+        if relative and is_path(fields.get(name, {})):
+            raise ValidationFailed(
+                f"{op.name}: {name}: {value!r} is relative, and a session has no directory of its own",
+                hint="give the absolute path",
+            )
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -72,8 +72,21 @@ def full_input(op: OpInfo, shown: Mapping[str, str]) -> dict[str, Any]:
     required = op.schema.get("required", [])
     schema: dict[str, Any] = without_marks(dict(op.schema))
     schema["type"] = "object"
-    schema["properties"] = {name: without_marks(properties[field]) for name, field in shown.items()}
+    schema["properties"] = {name: plain(properties[field]) for name, field in shown.items()}
     schema["required"] = [name for name, field in shown.items() if field in required]
+    return schema
+
+
+def is_path(field: Mapping[str, Any]) -> bool:
+    """Return whether a field holds a path, which the command line makes absolute."""
+    return bool(field.get("x-cli", {}).get("path"))
+
+
+def plain(field: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a field for a client that has no working directory."""
+    schema: dict[str, Any] = without_marks(dict(field))
+    if is_path(field):
+        schema["description"] = f"Absolute path. {schema.get('description', '')}".rstrip()
     return schema
 
 

@@ -22,25 +22,26 @@ FILE_NAME = "registry.db"
 class PeeweeStorage:
     """A Storage in one SQLite file, ``registry.db`` in data_dir.
 
-    Every change is one ``BEGIN IMMEDIATE`` transaction on one writer thread, synced to disk before the method returns. Reads run
-    on the event loop over a second connection and see every change that has returned. busy_timeout: seconds to wait for a
-    lock that another process holds.
+    Every change is one ``BEGIN IMMEDIATE`` transaction on one writer thread, synced to disk before
+    the method returns. Reads run on the event loop over a second connection and see every change
+    that has returned. busy_timeout: seconds to wait for a lock that another process holds.
     """
 
     name = "peewee"
 
     def __init__(self, data_dir: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
-        self._connection = Connection(data_dir / FILE_NAME, busy_timeout)
-        self.threads: ThreadStore = PeeweeThreads(self._connection)
-        self.actions: ActionLog = PeeweeActions(self._connection)
-        self.triggers: TriggerStore = PeeweeTriggers(self._connection)
-        self.firings: FiringStore = PeeweeFirings(self._connection)
+        self.connection = Connection(data_dir / FILE_NAME, busy_timeout)
+        self.threads: ThreadStore = PeeweeThreads(self.connection)
+        self.actions: ActionLog = PeeweeActions(self.connection)
+        self.triggers: TriggerStore = PeeweeTriggers(self.connection)
+        self.firings: FiringStore = PeeweeFirings(self.connection)
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the registry, bring its schema up to date, and push its cleanup on the caller's stack.
 
-        A missing file becomes a new registry, unless ``registry.id`` beside it says that there has been one. Raises StorageError,
-        with the path and the way out, when the file is newer than this build, damaged, empty or another application's.
+        A missing file becomes a new registry, unless ``registry.id`` beside it says that there has
+        been one. Raises StorageError, with the path and the way out, when the file is newer than
+        this build, damaged, empty or another application's.
         """
-        await self._connection.open()
-        stack.push_async_callback(self._connection.close)
+        await self.connection.open()
+        stack.push_async_callback(self.connection.close)

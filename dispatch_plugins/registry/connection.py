@@ -1,4 +1,4 @@
-"""The registry's two connections: one that writes, on one thread, and one that reads, on the event loop."""
+"""The registry's connections: one that writes, on one thread, and one that reads, on the event loop."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dispatch_plugins.registry.sql import Row
 
 BUSY_TIMEOUT: Final = 5.0
-# A reader waits for nobody in WAL mode, except for an instant while another process recovers or closes the file; it runs on
-# the event loop, which must not stand still for longer than this.
+# A reader waits for nobody in WAL mode, except for an instant while another process recovers or
+# closes the file; it runs on the event loop, which must not stand still for longer than this.
 READ_TIMEOUT: Final = 0.25
 
 T = TypeVar("T")
@@ -57,7 +57,8 @@ class Connection:
         self._reader = _database(path, READ_TIMEOUT)
         self._queries: Queries | None = None
         self._limiter: CapacityLimiter | None = None
-        # The limiter orders the writers; the lock holds even if a cancelled event loop leaves a write behind in its thread.
+        # The limiter orders the writers; the lock holds even if a cancelled event loop leaves a
+        # write behind in its thread.
         self._lock = threading.Lock()
         self._failed: StorageError | None = None
         self._file_id: tuple[int, int] | None = None
@@ -77,12 +78,12 @@ class Connection:
         await to_thread.run_sync(self._open, limiter=self._limiter)
 
     async def close(self) -> None:
-        """Fold the write-ahead log into the file and close it; a failure is logged, since nothing is lost by it."""
+        """Fold the write-ahead log into the file and close it; a failure loses nothing and is logged."""
         with CancelScope(shield=True):
             await to_thread.run_sync(self._close, limiter=self._limiter)
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """Return all rows of a query, as of the last completed write. Runs at once: a point read takes microseconds."""
+        """Return all rows of a query, as of the last completed write. A point read takes microseconds."""
         try:
             return fetch(self._reader, sql, parameters)
         except DATABASE_ERRORS as error:
@@ -91,7 +92,8 @@ class Connection:
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Run work in one transaction on the writer thread and return its result once it is durable.
 
-        A caller cancelled while it waits for its turn has changed nothing; once work has begun it runs to its end.
+        A caller cancelled while it waits for its turn has changed nothing; once work has begun, it
+        runs to its end.
         """
         return await to_thread.run_sync(self._write, work, limiter=self._limiter)
 
@@ -132,7 +134,8 @@ class Connection:
 
     def _prepare(self) -> None:
         new = files.claim(self._path)
-        # Whoever closes the file last folds the log into it: a log that is still there was left by a crash.
+        # Whoever closes the file last folds the log into it: a log that is still there was left by
+        # a crash.
         unclean = files.log_left(self._path)
         self._writer.connect()
         schema.prepare(self._writer, self._path, new=new)

@@ -12,10 +12,14 @@ from dispatch_core.api import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# OverflowError: an integer beyond 64 bits; UnicodeError: a lone surrogate. Both are raised while a value is bound.
+# OverflowError: an integer beyond 64 bits; UnicodeError: a lone surrogate. Both are raised while a
+# value is bound.
 DATABASE_ERRORS: Final = (peewee.PeeweeException, sqlite3.Error, UnicodeError, OverflowError)
 
-_RESTORE = "dispatch down, move the file away, and restore the newest registry.db.bak-* beside it or a backup of your own"
+_RESTORE = (
+    "dispatch down, move the file away, and restore the newest registry.db.bak-* beside it "
+    "or a backup of your own"
+)
 _CAUSES: Final[dict[int, tuple[str, str]]] = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space and repeat the command"),
     sqlite3.SQLITE_BUSY: (
@@ -49,7 +53,8 @@ _CAUSES: Final[dict[int, tuple[str, str]]] = {
         "dispatch list shows what is stored",
     ),
 }
-# After one of these the state on disk is not known, so no later write may be acknowledged by this process.
+# After one of these the state on disk is not known, so no later write may be acknowledged by this
+# process.
 _FATAL_IO: Final = frozenset(
     {
         sqlite3.SQLITE_IOERR_WRITE,
@@ -71,7 +76,7 @@ def storage_error(error: BaseException, path: Path) -> StorageError:
     cause = _first_cause(error)
     code = getattr(cause, "sqlite_errorcode", None)
     reason, hint = _CAUSES.get(
-        (code or 0) & _PRIMARY, (str(cause), "dispatch doctor checks the installation")
+        (code or 0) & _PRIMARY, (str(cause), "dispatch daemon log shows what happened before")
     )
     details = {
         "path": str(path),
@@ -91,7 +96,8 @@ def _first_cause(error: BaseException) -> BaseException:
     """Return the earliest SQLite error of the chain: a rollback that fails as well says less."""
     first: BaseException = error
     link: BaseException | None = error
-    while link is not None:
+    # A StorageError in the chain is an earlier failure, in whose handler this one happened.
+    while link is not None and not isinstance(link, StorageError):
         if isinstance(link, sqlite3.Error):
             first = link
         link = link.__context__

@@ -1,6 +1,7 @@
-"""The registry's files: the database, its identity beside it, and its backups. All of them are private to the user.
+"""The registry's files: the database, its identity beside it and its backups, all of them private.
 
-``registry.id`` says which registry belongs here. Without it an emptied or deleted database would look like a first start.
+``registry.id`` says which registry belongs here. Without it an emptied or deleted database would
+look like a first start.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PRIVATE: Final = 0o600
 
 
 class Identity(NamedTuple):
-    """Which registry belongs here: its id, None when the file cannot be read, and its schema version."""
+    """Which registry belongs here: its id, None if the file makes no sense, and its schema version."""
 
     id: str | None
     schema: int
@@ -30,7 +31,8 @@ class Identity(NamedTuple):
 def claim(path: Path) -> bool:
     """Make sure of a private file at path and say whether it has to be filled.
 
-    Raises StorageError if there is no data in it although there has been a registry, and OSError if it cannot be made.
+    Raises StorageError if there is no data in it although there has been a registry, and OSError if
+    it cannot be made.
     """
     try:
         size = path.stat().st_size
@@ -44,7 +46,7 @@ def claim(path: Path) -> bool:
 
 
 def log_left(path: Path) -> bool:
-    """Say whether a write-ahead log was left behind: the file was not closed in good order, or is in use."""
+    """Say whether a write-ahead log is there: the file was not closed in good order, or is in use."""
     log = path.with_name(f"{path.name}-wal")
     return log.exists() and log.stat().st_size > 0
 
@@ -71,7 +73,7 @@ def write_identity(path: Path, identity: Identity) -> None:
     draft.unlink(missing_ok=True)
     content = json.dumps({"id": identity.id, "schema": identity.schema}) + "\n"
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE)
-    with open(handle, "w", encoding="utf-8") as file:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -80,7 +82,7 @@ def write_identity(path: Path, identity: Identity) -> None:
 
 
 def back_up(source: sqlite3.Connection, path: Path, version: int) -> Path:
-    """Return the path of a complete, synced copy of the database, named after its schema version and the time."""
+    """Return the path of a complete, synced copy of the database, named after version and time."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     target = path.with_name(f"{path.name}.bak-{version}-{stamp}")
     draft = target.with_name(f"{target.name}.new")
@@ -106,7 +108,7 @@ def file_id(path: Path) -> tuple[int, int]:
 
 
 def require_same_file(path: Path, expected: tuple[int, int] | None) -> None:
-    """Raise StorageError unless the file at path is still the one that was opened: writes would vanish with it."""
+    """Raise StorageError unless the file at path is the one that was opened: writes would vanish with it."""
     try:
         if file_id(path) == expected:
             return
@@ -135,7 +137,8 @@ def _refuse_to_forget(path: Path) -> None:
     identity = _identity_path(path)
     raise StorageError(
         f"the registry {path} {state}, but {identity.name} says that there has been one",
-        hint=f"restore the newest {path.name}.bak-* or your own backup as {path}; to start anew, delete {identity}",
+        hint=f"restore the newest {path.name}.bak-* or your own backup as {path}; "
+        f"to start anew, delete {identity}",
         details={"path": str(path), "identity": str(identity)},
     )
 

@@ -22,7 +22,7 @@ class Tables(NamedTuple):
 
 
 def tables(database: peewee.SqliteDatabase) -> Tables:
-    """Return the models bound to database. Moments are ISO-8601 text in UTC with microseconds, so that they sort as text."""
+    """Return the models bound to database. Moments are ISO-8601 text in UTC, so that they sort."""
 
     class Base(peewee.Model):
         class Meta:

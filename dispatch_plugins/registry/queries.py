@@ -1,7 +1,8 @@
 """Every statement the stores run, compiled once per open from Peewee to SQL text.
 
-Building a Peewee query costs twenty times as much as running it. A parameter stands where ``?`` does, in the order in which
-the fields say; selected columns come in the order of ``THREAD``, ``TURN`` and so on.
+Building a Peewee query costs twenty times as much as running it. A parameter stands where ``?``
+does, in the order in which the fields say; selected columns come in the order of ``THREAD``,
+``TURN`` and so on.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ ARG: Final = peewee.SQL("?")
 
 @dataclass(frozen=True, slots=True)
 class ThreadQueries:
-    """insert: THREAD. native: provider, native id. page: after, [archived status,] limit. put_turn: key, TURN.
+    """insert: THREAD. native: provider, native id. refs: ref. put_turn: key, TURN.
 
-    by_field: the value; for "title" the value twice and ``@value``; for "title_like" the value twice.
+    page: after, the archived status, limit; page_with_archived: after, limit. by_field: the value;
+    for "title" the value twice and ``@value``, for "title_like" the value twice.
     """
 
     insert: str
@@ -51,7 +53,7 @@ class ThreadQueries:
     updates: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def update(self, columns: tuple[str, ...]) -> str:
-        """Return the statement that sets these columns; its parameters are their values and then the key."""
+        """Return the statement that sets these columns; parameters: their values, then the key."""
         sql = self.updates.get(columns)
         if sql is None:
             fields = _columns(self.thread)
@@ -76,7 +78,7 @@ class TriggerQueries:
 
 @dataclass(frozen=True, slots=True)
 class FiringQueries:
-    """claim: key, status, at, trigger id. finish: status, detail, trigger id, key. with_status: status. settle: new, old status."""
+    """claim: key, status, at, trigger id. finish: status, detail, trigger id, key. settle: new, old status."""
 
     claim: str
     finish: str

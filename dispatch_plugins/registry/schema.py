@@ -1,7 +1,8 @@
 """Whose database a file is, and how it becomes the schema of this build.
 
-``application_id`` marks the file as ours; ``user_version`` counts the migrations it has had. Both are set last, in the same
-transaction as the migrations, so that a crash leaves the old schema or the new one and nothing between.
+``application_id`` marks the file as ours; ``user_version`` counts the migrations it has had. Both
+are set last, in the same transaction as the migrations, so that a crash leaves the old schema or
+the new one and nothing between.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CURRENT: Final = Schema(MIGRATIONS, SCHEMA_VERSION)
 def prepare(
     database: peewee.SqliteDatabase, path: Path, *, new: bool, target: Schema = CURRENT
 ) -> None:
-    """Bring the connected database to the schema of this build, with the pragmas every write relies on.
+    """Bring the connected database to the schema of this build and set what every write relies on.
 
     Nothing is written to a file that is not ours. new: the file was empty. Raises StorageError.
     """
@@ -58,14 +59,19 @@ def prepare(
 
 
 def stored_version(database: peewee.SqliteDatabase, path: Path, known: int) -> int:
-    """Return the schema version of the file, 0 for an empty one. Raises StorageError if it is newer than known or not ours."""
+    """Return the schema version of the file, 0 for an empty one.
+
+    Raises StorageError if it is newer than known or not ours.
+    """
     application = _pragma(database, "application_id")
     version = _pragma(database, "user_version")
     if application == APPLICATION_ID:
         if version > known:
             raise StorageError(
-                f"the registry {path} has schema {version}, made by a newer dispatch; this one knows schema {known}",
-                hint=f"pip install --upgrade codex-dispatch; or move {path.name} away and restore a {path.name}.bak-{known}-*",
+                f"the registry {path} has schema {version}, made by a newer dispatch; "
+                f"this one knows schema {known}",
+                hint="pip install --upgrade codex-dispatch; "
+                f"or move {path.name} away and restore a {path.name}.bak-{known}-*",
                 details={"path": str(path), "schema": version, "known": known},
             )
         return version
@@ -79,11 +85,12 @@ def upgrade(
     path: Path,
     target: Schema = CURRENT,
 ) -> None:
-    """Apply the migrations of target that are missing, all of them in one transaction. Raises StorageError."""
+    """Apply the migrations of target that are missing, all in one transaction. Raises StorageError."""
     # Imported here for start-up cost: a registry that is up to date needs no migrations.
     from playhouse.migrations import MigrationError, Runner  # noqa: PLC0415
 
-    # Rebuilding a table would cascade its deletes, and this pragma does nothing inside a transaction.
+    # Rebuilding a table would cascade its deletes, and this pragma does nothing inside a
+    # transaction.
     database.pragma("foreign_keys", 0)
     try:
         with database.atomic("IMMEDIATE"):
@@ -127,7 +134,7 @@ def _configure(database: peewee.SqliteDatabase, path: Path) -> None:
 def _agree_on_identity(
     database: peewee.SqliteDatabase, path: Path, identity: Identity | None, version: int
 ) -> None:
-    """Write the identity of a new or upgraded registry beside it, and refuse a registry that belongs elsewhere."""
+    """Keep the identity of the registry beside it. Raises StorageError if another one belongs here."""
     rows = fetch(database, 'SELECT "id" FROM "registry"')
     stored = Identity(str(rows[0][0]) if rows else None, version)
     if identity is not None and identity.id is not None and identity.id != stored.id:
@@ -149,7 +156,8 @@ def _pragma(database: peewee.SqliteDatabase, name: str) -> int:
 def _not_ours(path: Path, reason: str) -> StorageError:
     return StorageError(
         f"{path} is not dispatch's registry: {reason}",
-        hint=f"move it away, and restore the newest {path.name}.bak-* or your own backup if there has been a registry",
+        hint=f"move it away, and restore the newest {path.name}.bak-* or your own backup "
+        "if there has been a registry",
         details={"path": str(path)},
     )
 

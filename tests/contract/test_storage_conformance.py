@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dispatch_core.api import PluginSettings, Storage, ValidationFailed
 from dispatch_core.testing.storage import OpenStorage, StorageConformance
 from dispatch_plugins.registry import plugin as peewee_plugin
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
 
 MEMORY_EXAMPLE = Path(__file__).parents[2] / "plugins" / "examples" / "dispatch-memory-storage"
 

@@ -24,9 +24,9 @@ STATEMENTS = (
         "created_at" TEXT NOT NULL,
         "updated_at" TEXT NOT NULL,
         "materialized" INTEGER NOT NULL)""",
-    """CREATE UNIQUE INDEX "threads_ref" ON "threads" ("ref")""",
-    """CREATE INDEX "threads_handle" ON "threads" ("handle")""",
-    """CREATE UNIQUE INDEX "threads_native_id_provider" ON "threads" ("native_id", "provider")""",
+    """CREATE UNIQUE INDEX "thread_ref" ON "threads" ("ref")""",
+    """CREATE INDEX "thread_handle" ON "threads" ("handle")""",
+    """CREATE UNIQUE INDEX "thread_native_id_provider" ON "threads" ("native_id", "provider")""",
     """CREATE TABLE "turns" (
         "thread_id" TEXT NOT NULL PRIMARY KEY,
         "message_id" TEXT,
@@ -57,7 +57,7 @@ STATEMENTS = (
         "enabled" INTEGER NOT NULL,
         "created_at" TEXT NOT NULL,
         "next_at" TEXT)""",
-    """CREATE UNIQUE INDEX "triggers_id" ON "triggers" ("id")""",
+    """CREATE UNIQUE INDEX "trigger_id" ON "triggers" ("id")""",
     """CREATE TABLE "firings" (
         "number" INTEGER NOT NULL PRIMARY KEY,
         "trigger_id" TEXT NOT NULL,
@@ -66,8 +66,8 @@ STATEMENTS = (
         "at" TEXT NOT NULL,
         "detail" TEXT,
         FOREIGN KEY ("trigger_id") REFERENCES "triggers" ("id") ON DELETE CASCADE)""",
-    """CREATE UNIQUE INDEX "firings_trigger_id_key" ON "firings" ("trigger_id", "key")""",
-    """CREATE INDEX "firings_trigger_id_at" ON "firings" ("trigger_id", "at")""",
+    """CREATE UNIQUE INDEX "firing_trigger_id_key" ON "firings" ("trigger_id", "key")""",
+    """CREATE INDEX "firing_trigger_id_at" ON "firings" ("trigger_id", "at")""",
 )
 
 

@@ -168,6 +168,15 @@ class Running:
         self.host = host
         self.server = server
         self.path = path
+        self.scope = anyio.CancelScope()
+
+    async def serve(self, listener: socket.socket, *, task_status: Any) -> None:
+        with self.scope:
+            await self.server.serve(listener, task_status=task_status)
+
+    def stop(self) -> None:
+        """End the server and its connections."""
+        self.scope.cancel()
 
     @asynccontextmanager
     async def raw(self) -> AsyncIterator[RawClient]:
@@ -196,9 +205,10 @@ async def running(path: Path, **limits: Any) -> AsyncIterator[Running]:
     try:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
-                await tasks.start(server.serve, listener)
-                yield Running(host, server, path)
-                tasks.cancel_scope.cancel()
+                started = Running(host, server, path)
+                await tasks.start(lambda task_status: started.serve(listener, task_status=task_status))
+                yield started
+                started.stop()
     finally:
         close_listener(listener, path)
 

@@ -216,16 +216,6 @@ async def test_a_client_that_leaves_ends_its_reads_and_not_its_writes(
         assert "slow.write cancelled" not in server.host.log
 
 
-async def test_what_a_client_wrote_before_it_left_is_executed(serving: Callable[..., Any]) -> None:
-    async with serving() as server:
-        async with server.raw() as client:
-            await client.write(HELLO, {"id": 1, "method": "slow.write"})
-
-        await server.host.until("slow.write begun")
-        server.host.release.set()
-        await server.host.until("slow.write done")
-
-
 async def test_requests_beyond_the_limit_wait_while_pings_and_cancels_pass(
     serving: Callable[..., Any],
 ) -> None:

@@ -68,6 +68,7 @@ class Ops:
         self.release = anyio.Event()
         self.cancelled = anyio.Event()
         text = {"type": "string", "description": "What to say.", "x-cli": {"argument": True}}
+        cwd = {"type": "string", "description": "Where it works.", "x-cli": {"path": True}}
         word = {
             "type": "object",
             "properties": {"thread": {"type": "string"}},
@@ -110,6 +111,7 @@ class Ops:
                 ),
                 self._echo,
             ),
+            (op_info("new", "thread", "write", {"cwd": cwd}, required=["cwd"]), self._echo),
             (op_info("daemon.status", "daemon", "read", {}), self._status),
             (op_info("daemon.crash", "daemon", "read", {}), self._crash),
         ]:

@@ -127,7 +127,7 @@ async def test_the_sdks_client_reaches_the_ops_through_the_bridge(daemon, ops, e
             printed = await client.call_tool("dispatch_daemon_status", {})
             missing = await client.call_tool("dispatch_get", {"thread": "@nobody"})
 
-    assert len(listed) == 7
+    assert len(listed) == 8
     assert said.structured_content == {"said": text}
     assert printed.structured_content["state"] == "ready"
     assert missing.structured_content["code"] == "not_found"

@@ -198,6 +198,21 @@ async def test_a_field_that_is_called_op_is_given_as_op_with_an_underscore(ops, 
     assert ops.calls[0][:2] == ("trigger.add", {"op": "send"})
 
 
+@pytest.mark.parametrize("path", ["src", ".", "", "~/src"])
+async def test_a_relative_path_is_refused(ops, open_session, era, path):
+    with anyio.fail_after(10):
+        async with Client(build_server(open_session()), mode=era) as client:
+            listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+            refused = await client.call_tool("dispatch_thread_write", {"op": "new", "cwd": path})
+            taken = await client.call_tool("dispatch_thread_write", {"op": "new", "cwd": "/src"})
+
+    shown = listed["dispatch_thread_write"].input_schema["properties"]["cwd"]
+    assert shown["description"] == "Absolute path. Where it works."
+    assert failure(refused)["code"] == "validation"
+    assert taken.structured_content == {"cwd": "/src"}
+    assert len(ops.calls) == 1
+
+
 async def test_a_flat_session_has_one_tool_per_op_with_checked_output(ops, open_session, era):
     with anyio.fail_after(10):
         async with Client(build_server(open_session(profile="flat")), mode=era) as client:
@@ -205,7 +220,7 @@ async def test_a_flat_session_has_one_tool_per_op_with_checked_output(ops, open_
             good = await client.call_tool("dispatch_get", {"thread": "@x"})
             bad = await client.call_tool("dispatch_get", {"thread": "@nobody"})
 
-    assert len(listed) == 7
+    assert len(listed) == 8
     assert listed["dispatch_get"].output_schema["required"] == ["thread"]
     assert good.structured_content == {"thread": "@x"}
     assert failure(bad)["code"] == "not_found"

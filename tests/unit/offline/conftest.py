@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL
@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 import codex_cli_bin
 import pytest
-from anyio.abc import Process
+from anyio import BrokenResourceError, EndOfStream
+from anyio.abc import Process, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from dispatch_core.offline.codex_home import write_codex_home
+from dispatch_core.offline.codex_home import offline_environ, write_codex_home
 from dispatch_core.offline.model import OfflineModel
 
 FRAME_LIMIT = 64 * 1024 * 1024
@@ -90,6 +91,68 @@ class Codex:
         return dict(json.loads(await self._lines.receive_until(b"\n", FRAME_LIMIT)))
 
 
+class Web:
+    """A client of the offline model that can also send what no proper client would."""
+
+    def __init__(self, base_url: str) -> None:
+        self.port = int(base_url.removesuffix("/v1").rpartition(":")[2])
+
+    def connect(self) -> Awaitable[SocketStream]:
+        return anyio.connect_tcp("127.0.0.1", self.port)
+
+    async def exchange(self, data: bytes) -> bytes:
+        """Everything that comes back until the server closes."""
+        received = b""
+        with anyio.fail_after(10):
+            async with await self.connect() as stream:
+                await stream.send(data)
+                try:
+                    while True:
+                        received += await stream.receive()
+                except (EndOfStream, BrokenResourceError):
+                    return received
+
+    async def post(self, path: str, body: object) -> tuple[int, str]:
+        return await self._ask("POST", path, json.dumps(body).encode())
+
+    async def get(self, path: str) -> tuple[int, str]:
+        return await self._ask("GET", path, b"")
+
+    async def say(self, *items: object, thread: str = "t1") -> tuple[int, list[dict[str, Any]]]:
+        """Ask the model, and return the status and the events; a string is a message of the user."""
+        status, text = await self.post("/v1/responses", self.body(*items, thread=thread))
+        lines = text.split("\n")
+        return status, [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+
+    @staticmethod
+    def body(*items: object, thread: str = "t1") -> dict[str, Any]:
+        messages = [
+            {"role": "user", "content": item} if isinstance(item, str) else item for item in items
+        ]
+        metadata = {"thread_id": thread, "turn_id": "u1"}
+        return {"model": "offline-model", "input": messages, "client_metadata": metadata}
+
+    @staticmethod
+    def request(method: str, path: str, body: bytes, **headers: str) -> bytes:
+        fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        length = f"Content-Length: {len(body)}\r\n"
+        return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}{length}\r\n".encode() + body
+
+    async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, str]:
+        answer = await self.exchange(self.request(method, path, body, Connection="close"))
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        text = _dechunked(rest) if b"chunked" in head else rest
+        return int(head.split()[1]), text.decode()
+
+
+def _dechunked(data: bytes) -> bytes:
+    joined = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        joined, data = joined + data[: int(size, 16)], data[int(size, 16) + 2 :]
+    return joined
+
+
 StartCodex = Callable[..., AbstractAsyncContextManager[Codex]]
 
 
@@ -120,16 +183,21 @@ async def model(log: Path) -> AsyncIterator[OfflineModel]:
 
 
 @pytest.fixture
+def web(model: OfflineModel) -> Web:
+    return Web(model.base_url)
+
+
+@pytest.fixture
 def start_codex(short_dir: Path) -> StartCodex:
     @asynccontextmanager
-    async def start(base_url: str, env: dict[str, str] | None = None) -> AsyncIterator[Codex]:
+    async def start(base_url: str, *, env: Mapping[str, str] | None = None) -> AsyncIterator[Codex]:
         home, work = short_dir / "codex", short_dir / "work"
         write_codex_home(home, base_url)
         work.mkdir(exist_ok=True)
-        clean = {"PATH": os.environ["PATH"], "HOME": str(short_dir), "CODEX_HOME": str(home)}
+        clean = {"PATH": os.environ["PATH"], "HOME": str(short_dir)}
         command = [str(codex_cli_bin.bundled_codex_path()), "app-server"]
         process = await anyio.open_process(
-            command, cwd=work, env={**clean, **(env or {})}, stderr=DEVNULL
+            command, cwd=work, env=offline_environ(home, {**clean, **(env or {})}), stderr=DEVNULL
         )
         async with process:
             try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatch_core.errors import ValidationFailed
-from dispatch_core.offline.codex_home import write_codex_home
+from dispatch_core.offline.codex_home import offline_environ, write_codex_home
 
 URL = "http://127.0.0.1:4711/v1"
 
@@ -84,3 +84,16 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValidationFailed, match="not valid Unicode"):
         write_codex_home(home, URL)
+
+
+def test_loopback_joins_the_hosts_that_are_reached_without_a_proxy(tmp_path: Path) -> None:
+    inherited = {"PATH": "/bin", "HTTP_PROXY": "http://proxy", "no_proxy": "intra.example"}
+
+    environ = offline_environ(tmp_path, inherited)
+
+    assert environ == {
+        **inherited,
+        "CODEX_HOME": str(tmp_path),
+        "NO_PROXY": "127.0.0.1,intra.example",
+        "no_proxy": "127.0.0.1,intra.example",
+    }

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatch_core.offline.conversation import read_conversation
@@ -187,6 +187,8 @@ json_values = st.recursive(
 )
 
 
+# Neither limit is about us: a shared machine is slow at building the first inputs.
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["input", "model", "client_metadata"]), json_values))
 def test_any_body_gets_the_same_reply_twice(body: dict[str, Any]) -> None:
     first, second = (plan(read_conversation(json.loads(json.dumps(body)))) for _ in range(2))

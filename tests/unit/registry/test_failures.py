@@ -21,18 +21,21 @@ def sqlite_error(code, name, text="what SQLite says"):
     return error
 
 
+async def limit_pages(registry, pages):
+    await registry.connection.write(lambda write: write.rows(f"PRAGMA max_page_count = {pages}"))
+
+
 async def test_a_full_disk_loses_nothing_and_recovers(registry):
     kept = await registry.threads.add(a_thread(1), ["0AAAA1"])
-    writer = registry.threads._connection._writer
-    pages = writer.pragma("page_count")
-    writer.pragma("max_page_count", pages)
+    pages = registry.connection.read("PRAGMA page_count")[0][0]
+    await limit_pages(registry, pages)
 
     with pytest.raises(StorageError, match="disk is full") as caught:
         await registry.threads.add(a_thread(2, title="x" * 50_000), ["0AAAA2"])
 
     assert "free some space" in caught.value.hint
     assert await registry.threads.list() == (kept,)
-    writer.pragma("max_page_count", 1_000_000)
+    await limit_pages(registry, 1_000_000)
     added = await registry.threads.add(a_thread(2, title="x" * 50_000), ["0AAAA2"])
     assert await registry.threads.list() == (kept, added)
 
@@ -80,7 +83,9 @@ async def test_a_file_taken_away_in_use_takes_no_more_writes(registry, path, los
 
 async def test_a_row_of_an_unknown_kind_is_a_storage_error(registry):
     thread = await registry.threads.add(a_thread(), ["0AAAA1"])
-    registry.threads._connection._writer.execute_sql("UPDATE threads SET status = 'dancing'")
+    await registry.connection.write(
+        lambda write: write.run("UPDATE threads SET status = 'dancing'")
+    )
 
     with pytest.raises(StorageError, match="dancing"):
         await registry.threads.get(thread.key)
@@ -91,7 +96,7 @@ async def test_damage_met_while_writing_stops_all_further_writes(registry):
         raise sqlite_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT")
 
     with pytest.raises(StorageError, match="damaged"):
-        await registry.threads._connection.write(damaged)
+        await registry.connection.write(damaged)
 
     with pytest.raises(StorageError, match="damaged"):
         await registry.threads.add(a_thread(), ["0AAAA1"])
@@ -126,7 +131,7 @@ def test_a_rollback_that_fails_as_well_does_not_hide_the_cause(path):
         try:
             raise sqlite_error(sqlite3.SQLITE_FULL, "SQLITE_FULL")
         except sqlite3.Error:
-            raise sqlite_error(sqlite3.SQLITE_ERROR, "SQLITE_ERROR", "cannot rollback")  # noqa: B904
+            raise sqlite_error(sqlite3.SQLITE_ERROR, "SQLITE_ERROR", "no transaction") from None
     except sqlite3.Error as error:
         failure = storage_error(error, path)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
 import peewee
 import pytest
+from anyio import fail_after, run_process
 
 from dispatch_core.api import StorageError
 from dispatch_core.testing.storage import a_thread
@@ -32,7 +32,8 @@ DANGLING = (
 """
 )
 
-# Forks before each attempt, so that Python and Peewee are imported once; the parent has no connection open.
+# Forks before each attempt, so that Python and Peewee are imported once; the parent has no
+# connection open.
 KILL_AT_EVERY_STATEMENT = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -40,11 +41,13 @@ import peewee, playhouse.migrations
 from dispatch_plugins.registry import schema
 from dispatch_plugins.registry.sql import driver
 
-start, folder, migrations, version = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+start, folder, migrations = map(Path, sys.argv[1:4])
+version = int(sys.argv[4])
 
 def upgrade(path, fatal):
     database = peewee.SqliteDatabase(str(path), thread_safe=False)
     database.connect()
+    database.pragma("journal_mode", "WAL")
     seen = 0
     def trace(statement):
         nonlocal seen
@@ -151,11 +154,11 @@ async def test_an_upgrade_killed_at_any_statement_is_old_or_new(
     folder = tmp_path / "killed"
     folder.mkdir()
 
-    subprocess.run(
-        [sys.executable, "-c", KILL_AT_EVERY_STATEMENT, start, folder, migrations, "2"],
-        check=True,
-        timeout=60,
-    )
+    with fail_after(60):
+        await run_process(
+            [sys.executable, "-c", KILL_AT_EVERY_STATEMENT, start, folder, migrations, "2"],
+            stderr=None,
+        )
 
     old = schema_of(start)
     left = [schema_of(file) for file in sorted(folder.glob("*.db"), key=lambda f: int(f.stem))]

@@ -214,7 +214,8 @@ async def test_after_a_crash_a_damaged_page_is_found_at_the_start(open_registry,
     root = run_sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'threads'")[0][0][0]
     content[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
     path.write_bytes(content)
-    # A log that is still there is how a crash is told from a shutdown; this one holds no valid frame.
+    # A log that is still there is how a crash is told from a shutdown; this one holds no valid
+    # frame.
     path.with_name("registry.db-wal").write_bytes(b"torn")
 
     with pytest.raises(StorageError, match="damaged"):

@@ -84,26 +84,18 @@ def let_go(holder):
     holder.communicate("\n", timeout=10)
 
 
-def both_connections(registry):
-    connection = registry.threads._connection
-    return connection._writer, connection._reader
-
-
 async def test_the_promised_pragmas_are_set(registry):
-    writer, reader = both_connections(registry)
+    promised = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
 
     pragmas = {
-        name: writer.pragma(name)
-        for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        name: (
+            await registry.connection.write(lambda write, sql=f"PRAGMA {name}": write.rows(sql))
+        )[0][0]
+        for name in promised
     }
 
-    assert pragmas == {
-        "journal_mode": "wal",
-        "synchronous": 2,
-        "foreign_keys": 1,
-        "busy_timeout": 5000,
-    }
-    assert reader.pragma("query_only") == 1
+    assert pragmas == promised
+    assert registry.connection.read("PRAGMA query_only") == [(1,)]
 
 
 async def test_a_read_sees_every_write_that_has_returned(registry):
@@ -131,7 +123,7 @@ async def test_writes_run_on_one_thread_at_a_time(registry):
     with fail_after(10):
         async with create_task_group() as tasks:
             for _ in range(30):
-                tasks.start_soon(registry.threads._connection.write, work)
+                tasks.start_soon(registry.connection.write, work)
 
     assert most == 1
     assert threading.main_thread() not in threads
@@ -152,14 +144,12 @@ async def test_a_caller_cancelled_in_mid_write_leaves_the_whole_change(registry)
 
     with fail_after(10):
         async with create_task_group() as tasks:
-            tasks.start_soon(registry.threads._connection.write, work)
+            tasks.start_soon(registry.connection.write, work)
             await to_thread.run_sync(begun.wait)
             tasks.cancel_scope.cancel()
             go_on.set()
 
-    writer, _ = both_connections(registry)
-    assert not writer.in_transaction()
-    assert writer.execute_sql("SELECT op FROM actions ORDER BY at").fetchall() == [("a",), ("b",)]
+    assert registry.connection.read("SELECT op FROM actions ORDER BY at") == [("a",), ("b",)]
     await registry.threads.add(a_thread(), ["0AAAA1"])
 
 
@@ -172,7 +162,7 @@ async def test_a_caller_cancelled_in_the_queue_changes_nothing(registry):
 
     with fail_after(10):
         async with create_task_group() as first:
-            first.start_soon(registry.threads._connection.write, occupy)
+            first.start_soon(registry.connection.write, occupy)
             await to_thread.run_sync(begun.wait)
             async with create_task_group() as second:
                 second.start_soon(registry.threads.add, a_thread(), ["0AAAA1"])
@@ -191,7 +181,7 @@ async def test_an_error_in_mid_write_changes_nothing(registry):
         raise ValueError("half-way")
 
     with pytest.raises(ValueError, match="half-way"):
-        await registry.threads._connection.write(work)
+        await registry.connection.write(work)
 
     assert await registry.actions.latest(10) == ()
 

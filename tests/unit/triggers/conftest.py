@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import anyio
 import pytest
 
-from dispatch_core.contracts.context import OpContext
 from dispatch_core.contracts.caller import HUMAN
+from dispatch_core.contracts.context import OpContext
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import (
     FiringRecord,
@@ -86,13 +86,17 @@ class ManualClock:
 
 
 class MemoryTriggers:
+    """Triggers in memory. writing: awaited before a change returns."""
+
     def __init__(self, firings):
         self.rows, self._firings = {}, firings
+        self.writing = None
 
     async def add(self, trigger):
         if trigger.id in self.rows:
             raise ValueError(trigger.id)
         self.rows[trigger.id] = trigger
+        await self._written()
 
     async def get(self, trigger_id):
         return self.rows.get(trigger_id)
@@ -111,7 +115,12 @@ class MemoryTriggers:
         row = self.rows[trigger_id]
         enabled = row.enabled if enabled is None else enabled
         self.rows[trigger_id] = replace(row, enabled=enabled, next_at=next_at)
+        await self._written()
         return True
+
+    async def _written(self):
+        if self.writing is not None:
+            await self.writing()
 
 
 class MemoryFirings:
@@ -146,10 +155,10 @@ class MemoryFirings:
 
 
 class Actions:
-    """What the triggers asked for. error: raised by the next action. gate: actions wait until it is set."""
+    """What the triggers asked for. error: raised by actions. gate: awaited by actions. effect: called by them."""
 
     def __init__(self):
-        self.calls, self.error, self.gate = [], None, None
+        self.calls, self.error, self.gate, self.effect = [], None, None, None
         self.running = self.most = 0
 
     async def call(self, name, args, caller, *, view=None):
@@ -160,6 +169,8 @@ class Actions:
             if self.gate is not None:
                 await self.gate.wait()
             await anyio.lowlevel.checkpoint()
+            if self.effect is not None:
+                await self.effect(caller)
             if self.error is not None:
                 raise self.error
             return OpReply(result={})

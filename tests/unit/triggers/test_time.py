@@ -41,7 +41,9 @@ EXPRESSIONS = [
     "59 23 31 12 *",
 ]
 INSTANTS = st.datetimes(
-    min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.just(UTC)
+    min_value=datetime.fromisoformat("1990-01-01"),
+    max_value=datetime.fromisoformat("2090-01-01"),
+    timezones=st.just(UTC),
 )
 
 

@@ -1,0 +1,72 @@
+"""The examples of ops as tests: one small world, every example, any surface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dispatch_core.testing.daemon import Dispatch
+
+PHASES = ("read", "write", "destroy")
+
+
+def make_world(dispatch: Dispatch) -> None:
+    """Create the example world.
+
+    Thread ``@builder`` has one finished turn, the answer to "Say hello"; ``@reviewer`` has none; the trigger ``nightly`` sends
+    "Summarise the day" to @reviewer at three in the morning.
+    """
+    dispatch.json("new", "builder", "Say hello", "--cwd", "/")
+    dispatch.json("wait", "@builder", "--timeout", "60")
+    dispatch.json("new", "reviewer", "--cwd", "/")
+    words = ("--when", "cron", "--cron", "0 3 * * *", "--thread", "@reviewer", "--text", "Summarise the day")
+    dispatch.json("trigger", "add", "nightly", *words)
+
+
+def in_order(ops: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield (op, example) so that all can run in one world: reads and refusals first, then writes, then what destroys."""
+    pairs = [(op, example) for op in ops for example in op["examples"]]
+    for phase in PHASES:
+        for op, example in pairs:
+            harmless = op["intent"] == "read" or "error" in example
+            if (phase == "read") == harmless and (harmless or op["intent"] == phase):
+                yield op, example
+
+
+def mismatch(expected: Any, actual: Any, path: str = "output") -> str | None:
+    """Return where actual lacks what an example promises, or None. Objects may have more fields, lists may not."""
+    if isinstance(expected, dict):
+        if not isinstance(actual, dict):
+            return f"{path} is {actual!r}, not an object"
+        for name, value in expected.items():
+            if name not in actual:
+                return f"{path}.{name} is missing"
+            if found := mismatch(value, actual[name], f"{path}.{name}"):
+                return found
+        return None
+    if isinstance(expected, list):
+        if not isinstance(actual, list) or len(actual) != len(expected):
+            return f"{path} is {actual!r}, not a list of {len(expected)}"
+        pairs = zip(expected, actual, strict=True)
+        return next((m for i, (e, a) in enumerate(pairs) if (m := mismatch(e, a, f"{path}[{i}]"))), None)
+    return None if expected == actual else f"{path} is {actual!r}, not {expected!r}"
+
+
+def command_line(op: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """Return the words of the command that gives these values, every field as an option."""
+    words = [*op["name"].split(".")]
+    if op["intent"] == "destroy":
+        words.append("--yes")
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        elif isinstance(value, dict):
+            words += [part for key, item in value.items() for part in (option, f"{key}={item}")]
+        elif isinstance(value, list):
+            words += [part for item in value for part in (option, str(item))]
+        else:
+            words.append(f"{option}={value}")
+    return words

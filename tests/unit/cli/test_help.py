@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dispatch_plugins.cli import fast
+from dispatch_plugins.cli.app import App
+from dispatch_plugins.cli.catalog import command_line
+from dispatch_plugins.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from .conftest import Shell
+
+from .conftest import MANIFEST, OPS
+
+
+def test_the_root_help_lists_every_command_in_its_section(shell: Shell) -> None:
+    help_ = shell.run("--help")
+
+    assert help_.code == 0
+    assert help_.err == ""
+    titles = [line for line in help_.out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        "Examples:", "Threads:", "Messages:", "Goals:", "Daemon:", "From acme-dispatch:", "Plugins:", "Options:",
+    ]  # fmt: skip
+    sections = _sections(help_.out)
+    assert [line.split("  ")[0] for line in sections["Goals"]] == ["goal clear", "goal set"]
+    assert sections["From acme-dispatch"] == ["acme deploy  Do acme.deploy in one go"]
+    assert [line.split()[0] for line in sections["Daemon"]] == [
+        "daemon", "mcp", "up", "down", "schema", "completion", "help",
+    ]  # fmt: skip
+    assert "secret op" not in help_.out
+
+
+def test_no_arguments_and_h_show_the_same_help(shell: Shell) -> None:
+    helps = {shell.run(*args).out for args in ((), ("-h",), ("--help",), ("help",))}
+
+    assert len(helps) == 1
+
+
+def test_the_help_of_a_command_begins_with_examples(shell: Shell) -> None:
+    help_ = shell.run("new", "--help").out
+
+    lines = help_.splitlines()
+    assert lines[0] == "Usage: dispatch new [OPTIONS] NAME [TEXT]"
+    assert lines[2] == "  Do new in one go."
+    assert lines[4] == "Examples:"
+    assert "# all" in lines[5]
+    assert "fails with validation" in lines[6]
+    assert "[default: yes]" in help_
+    assert "[default: 20]" in help_
+    assert "the current directory" in help_
+    assert "--tag, --label TEXT" in help_
+    assert "--secret" not in help_
+
+
+def test_a_long_option_name_is_never_cut(shell: Shell) -> None:
+    shell.env["COLUMNS"] = "30"
+
+    help_ = shell.run("new", "--help").out
+
+    assert "--approval-policy-of-the-new-thread TEXT\n" in help_
+
+
+def test_a_third_partys_command_names_its_distribution(shell: Shell) -> None:
+    help_ = shell.run("acme", "deploy", "--help").out
+
+    assert "(from acme-dispatch)" in help_
+
+
+def test_a_group_explains_its_commands(shell: Shell) -> None:
+    help_ = shell.run("goal", "-h")
+
+    assert help_.code == 0
+    assert _sections(help_.out)["Commands"] == ["clear  Do goal.clear in one go", "set    Do goal.set in one go"]
+
+
+def test_help_takes_the_words_of_a_command(shell: Shell) -> None:
+    assert shell.run("help", "goal", "set").out == shell.run("goal", "set", "--help").out
+
+
+def test_a_group_without_a_command_is_refused_naming_its_commands(shell: Shell) -> None:
+    error = shell.run("goal").error
+
+    assert error["exit_code"] == 2
+    assert "clear, set" in error["message"]
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op["name"])
+def test_the_shown_command_line_of_an_example_means_its_input(op: dict[str, Any]) -> None:
+    if "cli" in op["hidden_from"]:
+        return
+    seen: list[fast.Plan] = []
+    inputs = [example["input"] for example in op["examples"]]
+    inputs = [{**dict.fromkeys(op["schema"]["required"], "x"), **given} for given in inputs]
+    if op["name"] == "wait":
+        inputs = [{"threads": ["@a", "-b", "@c"]}]
+
+    for given in inputs:
+        words = shlex.split(command_line(op, given))[1:]
+        App(
+            Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0
+        ).main([*words, "--yes"] if op["intent"] == "destroy" else words)
+
+    assert [(plan.op["name"], plan.values) for plan in seen] == [(op["name"], given) for given in inputs]
+
+
+def test_the_exit_codes_are_explained_with_their_error_codes(shell: Shell) -> None:
+    table = shell.run("help", "exit-codes").json["exit_codes"]
+
+    by_number = {row["exit_code"]: row for row in table}
+    assert {code["code"] for code in by_number[2]["codes"]} == {"validation", "ambiguous"}
+    assert all(row["meaning"] for row in table)
+
+
+def test_the_schema_of_a_command_needs_no_daemon(shell: Shell) -> None:
+    spelled = shell.run("schema", "goal", "set")
+    named = shell.run("schema", "goal.set")
+
+    assert spelled.json["schema"]["required"] == ["thread"]
+    assert spelled.out == named.out
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_each_shell(shell: Shell, name: str) -> None:
+    script = shell.run("completion", name)
+
+    assert script.code == 0
+    assert "_DISPATCH_COMPLETE" in script.out
+
+
+def test_completion_offers_commands_options_and_choices(shell: Shell) -> None:
+    shell.env |= {"_DISPATCH_COMPLETE": "bash_complete"}
+
+    def complete(line: str) -> set[str]:
+        shell.env |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        return {row.partition(",")[2] for row in shell.run().out.splitlines()}
+
+    assert complete("dispatch go") == {"goal"}
+    assert complete("dispatch acme ") == {"deploy"}
+    assert complete("dispatch new --sandbox ") == {"read-only", "workspace-write"}
+    assert "--no-send" in complete("dispatch new --")
+
+
+def _sections(help_: str) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
+    title = ""
+    for line in help_.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            title = line[:-1]
+        elif line.startswith("  "):
+            sections.setdefault(title, []).append(line.strip())
+    return sections
