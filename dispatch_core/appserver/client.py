@@ -149,8 +149,6 @@ async def _watch(process: CodexProcess, rpc: Rpc) -> None:
 
 async def _ended(process: CodexProcess) -> tuple[int | None, str]:
     await process.terminate(EXIT_GRACE)
-    if process.returncode is not None:
-        await process.wait()
     return process.returncode, "\n".join(process.stderr_tail)[-SHOWN_STDERR:]
 
 

@@ -28,10 +28,10 @@ async def last_turns(codex: Codex, thread_id: str, limit: int) -> list[TurnInfo]
     turns: list[TurnInfo] = []
     async with aclosing(newest_first(codex, thread_id, page=min(limit, PAGE))) as stream:
         async for turn in stream:
+            turns.append(turn)
             if len(turns) >= limit:
                 break
-            turns.append(turn)
-    return turns
+    return turns[: max(0, limit)]
 
 
 async def last_items(codex: Codex, thread_id: str, limit: int) -> list[HistoryItem]:

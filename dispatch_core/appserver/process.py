@@ -29,6 +29,7 @@ STDERR_LINES = 50
 STDERR_LINE_LIMIT = 16 * 1024
 EXIT_GRACE = 3.0
 REAP_PATIENCE = 5.0
+DRAIN_PATIENCE = 1.0
 PREDECESSOR_PATIENCE = 10.0
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -85,14 +86,8 @@ class CodexProcess:
         return tuple(self._stderr_tail)
 
     async def wait(self) -> int:
-        """Return the exit status once it has ended and its stderr was read.
-
-        If another process still holds that stderr, a second is given to it.
-        """
-        status = await self._process.wait()
-        with anyio.move_on_after(1.0):
-            await self._drained.wait()
-        return status
+        """Return the exit status once it has ended."""
+        return await self._process.wait()
 
     async def terminate(self, grace: float) -> None:
         """End it and reap it: close its stdin, after grace seconds SIGTERM, after as many SIGKILL.
@@ -109,6 +104,8 @@ class CodexProcess:
                     await self._process.wait()
                 if self.returncode is not None:
                     self._signal(signal.SIGKILL)
+                    with anyio.move_on_after(DRAIN_PATIENCE):
+                        await self._drained.wait()
                     return
             log.error("process %s did not end after SIGKILL", self.pid)
 

@@ -224,12 +224,13 @@ class Daemon:
         return host, lanes, supervisor
 
     def _codex_env(self) -> dict[str, str]:
-        env = {k: v for k, v in os.environ.items() if k != "DISPATCHD_READY_FD"}
-        if self._launch.offline:
-            env["CODEX_HOME"] = str(self._codex_home())
-            # The stand-in for the language model is on this machine; a proxy must not be asked for it.
-            env["NO_PROXY"] = env["no_proxy"] = "127.0.0.1,localhost"
-        return env
+        env = {name: value for name, value in os.environ.items() if name != "DISPATCHD_READY_FD"}
+        if not self._launch.offline:
+            return env
+        # Imported for start-up: only offline mode needs it.
+        from dispatch_core.offline.codex_home import offline_environ  # noqa: PLC0415
+
+        return offline_environ(self._codex_home(), env)
 
     def _codex_home(self) -> Path:
         return Path(self._launch.paths.offline) / "codex"

@@ -13,7 +13,6 @@ from dispatch_plugins.cli.catalog import Catalog
 from dispatch_plugins.cli.group import Root
 from dispatch_plugins.cli.names import PROGRAM
 from dispatch_plugins.cli.params import GLOBALS
-from dispatch_plugins.cli.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +29,10 @@ class App:
     execute: runs the op that the command line asks for; confirmed says whether --yes was given.
     """
 
-    def __init__(self, invocation: Invocation, execute: Callable[..., int] = run) -> None:
+    def __init__(self, invocation: Invocation, execute: Callable[..., int] | None = None) -> None:
         self.invocation = invocation
         self.catalog = Catalog(invocation.manifest)
-        self._execute = execute
+        self._execute = execute or _run
 
     def main(self, argv: list[str]) -> int:
         """Run one command and return its exit status. Raises DispatchError for a command line that is wrong."""
@@ -80,14 +79,12 @@ def usage_error(error: click.ClickException, argv: list[str]) -> ValidationFaile
     message = error.format_message()
     details: dict[str, object] = {}
     if isinstance(error, click.NoSuchOption):
-        name = error.option_name
+        name = _as_typed(error.option_name, argv)
         message = f"{path} has no option {name}"
         details["option"] = name
         if error.possibilities:
             hint = f"did you mean {' or '.join(error.possibilities)}? {hint}"
-        elif any(" " in word and word.startswith(name[:2]) for word in argv) or not name.startswith(
-            "--"
-        ):
+        elif " " in name or not name.startswith("--"):
             hint = f"put -- before text that begins with a dash; {hint}"
     elif isinstance(error, click.BadOptionUsage):
         message = f"{path}: {message[:1].lower()}{message[1:].rstrip('.')}"
@@ -98,3 +95,18 @@ def usage_error(error: click.ClickException, argv: list[str]) -> ValidationFaile
         message = f"{path} {name}: {error.message.rstrip('.')}"
         details["option"] = name
     return ValidationFailed(message, hint=hint, details=details)
+
+
+def _as_typed(option: str, argv: list[str]) -> str:
+    """Return the whole word in which click found an option that does not exist; -hello is no -e to anybody."""
+    if option.startswith("--"):
+        words = [word for word in argv if word.partition("=")[0] == option]
+    else:
+        words = [word for word in argv if word[:1] == "-" and option[1:] in word[1:]]
+    return words[0] if words else option
+
+
+def _run(invocation: Invocation, plan: Plan, *, confirmed: bool) -> int:
+    from dispatch_plugins.cli.run import run  # imports the client, which help does not need
+
+    return run(invocation, plan, confirmed=confirmed)

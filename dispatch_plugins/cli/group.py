@@ -155,7 +155,7 @@ class OpCommand(click.Command):
         """Run the op with what was parsed."""
         words = ctx.params.get(WORDS) or ()
         values = gather(
-            command_of(self.op["name"]), self.fields, words, values_from(self.fields, ctx.params)
+            command_of(self.op["name"]), self.fields, words, values_from(self.fields, ctx)
         )
         self.app.settle(ctx)
         plan = Plan(self.op, self.fields, values, dict(self.app.invocation.options))

@@ -61,18 +61,18 @@ def options_for(fields: Sequence[Field]) -> list[click.Parameter]:
     return params
 
 
-def values_from(fields: Sequence[Field], params: dict[str, Any]) -> dict[str, Any]:
+def values_from(fields: Sequence[Field], ctx: click.Context) -> dict[str, Any]:
     """Return the converted values of the options that were given, by field name."""
     given: dict[str, Any] = {}
     for field in fields:
-        value = params.get(dest(field))
+        value = ctx.params.get(dest(field))
         if value is None or value == ():
             continue
         try:
             repeatable = field.many or field.kind == "pairs"
             given[field.name] = collect(field, value) if repeatable else value
         except ValueError as error:
-            raise click.BadParameter(str(error), param_hint=field.option) from None
+            raise click.BadParameter(str(error), ctx=ctx, param_hint=field.option) from None
     return given
 
 

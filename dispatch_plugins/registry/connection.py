@@ -145,6 +145,7 @@ class Connection:
         self._reader.pragma("query_only", 1)
         self._queries = compile_queries(self._writer)
         self._file_id = files.file_id(self._path)
+        self._failed = None
 
     def _close(self) -> None:
         with self._lock:

@@ -43,7 +43,9 @@ class Seen:
         if params.get("explode"):
             raise LookupError("as asked")
 
-    async def requested(self, id_: int | str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def requested(
+        self, id_: int | str, method: str, params: dict[str, Any]
+    ) -> dict[str, Any]:
         self.requests.append((id_, method, params))
         if method == "item/known":
             return {"decision": "accept"}
@@ -74,7 +76,9 @@ def short_tmp() -> Iterator[Path]:
 @pytest.fixture
 def fake_binary(short_tmp: Path) -> Path:
     path = short_tmp / "codex"
-    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(FAKE))} "$@"\n')
+    path.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(FAKE))} "$@"\n'
+    )
     path.chmod(0o755)
     return path
 

@@ -47,7 +47,12 @@ class Fake:
         elif os.environ.get("FAKE_CODEX") == "exit-in-handshake":
             sys.exit("Error: the licence has expired")
         else:
-            send({"id": message["id"], "result": {"userAgent": "fake/0.0.1", "codexHome": "/nowhere"}})
+            send(
+                {
+                    "id": message["id"],
+                    "result": {"userAgent": "fake/0.0.1", "codexHome": "/nowhere"},
+                }
+            )
 
     def answer(self, message):
         params = message["params"]

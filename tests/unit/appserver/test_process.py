@@ -22,7 +22,9 @@ from .conftest import until
 
 pytestmark = pytest.mark.anyio
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells start times and parents' deaths")
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="Linux tells start times and parents' deaths"
+)
 PARENT = """
 import os, pathlib, sys
 import anyio
@@ -97,7 +99,7 @@ async def test_a_program_that_is_missing_says_so_on_stderr_or_raises(tmp_path):
         with anyio.fail_after(10):
             async with spawn([str(tmp_path / "missing")], env={}, cwd=tmp_path) as process:
                 assert await process.wait() != 0
-                said = " ".join(process.stderr_tail)
+            said = " ".join(process.stderr_tail)
     except FileNotFoundError as error:
         said = str(error)
 

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import signal
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -286,7 +287,7 @@ async def test_a_request_of_codex_that_waits_holds_up_nothing(connect_fake, seen
     assert result == {"ok": 1}
 
 
-@pytest.mark.parametrize("end", [["exit", 3], ["die"], ["close_stdout"]])
+@pytest.mark.parametrize("end", [["exit", 3], ["die"]])
 async def test_the_outcome_is_unknown_when_codex_goes_away_after_reading(connect_fake, end):
     async with connect_fake() as server:
         with pytest.raises(OutcomeUnknown, match="turn/start") as caught:
@@ -310,7 +311,8 @@ async def test_a_codex_that_stops_reading_ends_the_connection(connect_fake):
         await anyio.wait_all_tasks_blocked()
         with pytest.raises((OutcomeUnknown, CodexUnavailable)):
             while True:
-                await server.request("any", {}, timeout=0.2)
+                with suppress(CodexTimeout):
+                    await server.request("any", {}, timeout=0.2)
 
 
 async def test_a_frame_is_never_cut_when_its_caller_gives_up(connect_fake):

@@ -34,7 +34,11 @@ LIMIT = 30
 
 
 def op(name: str, noun: str, properties: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
     schema["required"] = changes.pop("required", [])
     schema["$defs"] = changes.pop("defs", {})
     return {
@@ -77,7 +81,12 @@ def text(**changes: Any) -> dict[str, Any]:
 
 
 def nullable(schema: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}], "default": None, "description": "Perhaps.", **changes}
+    return {
+        "anyOf": [schema, {"type": "null"}],
+        "default": None,
+        "description": "Perhaps.",
+        **changes,
+    }
 
 
 ARGUMENT = {"x-cli": {"argument": True}}
@@ -177,7 +186,7 @@ class FakeDaemon:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), connection, connection.makefile("rwb") as stream:
                 for line in stream:
                     reply = self._answer(json.loads(line))
                     stream.write(json.dumps(reply).encode() + b"\n")
@@ -187,7 +196,9 @@ class FakeDaemon:
         method = request["method"]
         if method == "$hello":
             self.greetings.append(request["params"])
-            answer = self.answers.get(method, lambda _: {"result": {"pid": 1, "state": "ready", "offline": False}})
+            answer = self.answers.get(
+                method, lambda _: {"result": {"pid": 1, "state": "ready", "offline": False}}
+            )
         else:
             self.requests.append(request)
             answer = self.answers.get(method, lambda asked: {"result": {"echo": asked["params"]}})
@@ -242,12 +253,16 @@ class Shell:
     def install(self, manifest: dict[str, Any], *, safe: bool = False) -> None:
         environ = {**self.environ, "DISPATCH_SAFE": "1"} if safe else self.environ
         command = [sys.executable, "-P", "-c", KEY.format(safe=safe)]
-        key = subprocess.run(command, env=environ, capture_output=True, check=True, text=True, timeout=LIMIT).stdout
+        key = subprocess.run(
+            command, env=environ, capture_output=True, check=True, text=True, timeout=LIMIT
+        ).stdout
         cache = self.home / "cache"
         cache.mkdir(exist_ok=True)
         (cache / f"manifest-{key.strip()}.json").write_text(json.dumps(manifest))
 
-    def run(self, *args: str | bytes, stdin: bytes | None = None, python: tuple[str, ...] = ()) -> Ran:
+    def run(
+        self, *args: str | bytes, stdin: bytes | None = None, python: tuple[str, ...] = ()
+    ) -> Ran:
         command = [sys.executable, *python, SCRIPT, *args] if python else [SCRIPT, *args]
         done = subprocess.run(
             command,
@@ -266,7 +281,12 @@ class Shell:
         out, out_end = pty.openpty()
         err, err_end = pty.openpty()
         process = subprocess.Popen(
-            [SCRIPT, *args], stdin=out_end, stdout=out_end, stderr=err_end, env=self.environ, cwd=self.cwd
+            [SCRIPT, *args],
+            stdin=out_end,
+            stdout=out_end,
+            stderr=err_end,
+            env=self.environ,
+            cwd=self.cwd,
         )
         os.close(out_end)
         os.close(err_end)

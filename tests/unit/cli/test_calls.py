@@ -75,7 +75,9 @@ def test_colours_are_a_matter_of_options_then_environment(
     assert daemon.requests[0]["view"]["color"] is color
 
 
-def test_json_on_a_terminal_is_asked_for_by_option_or_environment(shell: Shell, daemon: FakeDaemon) -> None:
+def test_json_on_a_terminal_is_asked_for_by_option_or_environment(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
     daemon.answers["list"] = lambda _: {"result": {"a": 1}, "text": "text"}
 
     after = shell.on_terminal("list", "--json")
@@ -124,7 +126,9 @@ def test_without_a_daemon_no_start_names_up(shell: Shell) -> None:
     assert "dispatch up" in error["hint"]
 
 
-def test_a_stale_daemon_with_running_turns_is_not_replaced(shell: Shell, daemon: FakeDaemon) -> None:
+def test_a_stale_daemon_with_running_turns_is_not_replaced(
+    shell: Shell, daemon: FakeDaemon
+) -> None:
     daemon.fail("$hello", "daemon_stale", "other plugins", active_turns=2)
 
     error = shell.run("list").error
@@ -195,7 +199,9 @@ def test_a_relative_directory_is_resolved_in_the_caller(shell: Shell, daemon: Fa
     assert daemon.requests
 
 
-@pytest.mark.parametrize(("name", "why"), [("gone", "does not exist"), ("file", "is not a directory")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("gone", "does not exist"), ("file", "is not a directory")]
+)
 def test_a_directory_that_cannot_be_one_is_refused(shell: Shell, name: str, why: str) -> None:
     (shell.cwd / "file").touch()
 
@@ -217,7 +223,9 @@ def test_destroying_needs_yes_without_a_terminal(shell: Shell, daemon: FakeDaemo
 
 
 @pytest.mark.parametrize(("keys", "code"), [(b"y\n", 0), (b"n\n", 3), (b"\n", 3), (b"\x04", 3)])
-def test_destroying_asks_on_a_terminal(shell: Shell, daemon: FakeDaemon, keys: bytes, code: int) -> None:
+def test_destroying_asks_on_a_terminal(
+    shell: Shell, daemon: FakeDaemon, keys: bytes, code: int
+) -> None:
     ran = shell.on_terminal("goal", "clear", "@x", keys=keys)
 
     assert ran.code == code
@@ -228,7 +236,11 @@ def test_destroying_asks_on_a_terminal(shell: Shell, daemon: FakeDaemon, keys: b
 def test_an_interrupt_ends_with_130_and_no_traceback(shell: Shell, daemon: FakeDaemon) -> None:
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        [SCRIPT, "wait", "@x"], env=shell.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SCRIPT, "wait", "@x"],
+        env=shell.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
     def asked(_: dict[str, object]) -> dict[str, object]:
@@ -253,7 +265,12 @@ def test_a_reader_that_goes_away_is_no_error(shell: Shell, daemon: FakeDaemon) -
 
     with os.fdopen(writer, "wb") as out:
         done = subprocess.run(
-            [SCRIPT, "list"], env=shell.environ, stdout=out, stderr=subprocess.PIPE, timeout=LIMIT, check=False
+            [SCRIPT, "list"],
+            env=shell.environ,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT,
+            check=False,
         )
 
     assert (done.returncode, done.stderr) == (141, b"")

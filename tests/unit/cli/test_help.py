@@ -21,7 +21,9 @@ def test_the_root_help_lists_every_command_in_its_section(shell: Shell) -> None:
 
     assert help_.code == 0
     assert help_.err == ""
-    titles = [line for line in help_.out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    titles = [
+        line for line in help_.out.splitlines() if line.endswith(":") and not line.startswith(" ")
+    ]
     assert titles == [
         "Examples:", "Threads:", "Messages:", "Goals:", "Daemon:", "From acme-dispatch:", "Plugins:", "Options:",
     ]  # fmt: skip
@@ -74,7 +76,10 @@ def test_a_group_explains_its_commands(shell: Shell) -> None:
     help_ = shell.run("goal", "-h")
 
     assert help_.code == 0
-    assert _sections(help_.out)["Commands"] == ["clear  Do goal.clear in one go", "set    Do goal.set in one go"]
+    assert _sections(help_.out)["Commands"] == [
+        "clear  Do goal.clear in one go",
+        "set    Do goal.set in one go",
+    ]
 
 
 def test_help_takes_the_words_of_a_command(shell: Shell) -> None:
@@ -100,11 +105,13 @@ def test_the_shown_command_line_of_an_example_means_its_input(op: dict[str, Any]
 
     for given in inputs:
         words = shlex.split(command_line(op, given))[1:]
-        App(
-            Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0
-        ).main([*words, "--yes"] if op["intent"] == "destroy" else words)
+        App(Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0).main(
+            [*words, "--yes"] if op["intent"] == "destroy" else words
+        )
 
-    assert [(plan.op["name"], plan.values) for plan in seen] == [(op["name"], given) for given in inputs]
+    assert [(plan.op["name"], plan.values) for plan in seen] == [
+        (op["name"], given) for given in inputs
+    ]
 
 
 def test_the_exit_codes_are_explained_with_their_error_codes(shell: Shell) -> None:

@@ -20,9 +20,16 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [(["sned"], "send"), (["goal", "sett"], "goal set"), (["plugin"], "plugins"), (["acme", "deplyo"], "acme deploy")],
+    [
+        (["sned"], "send"),
+        (["goal", "sett"], "goal set"),
+        (["plugin"], "plugins"),
+        (["acme", "deplyo"], "acme deploy"),
+    ],
 )
-def test_an_unknown_command_is_answered_with_near_misses(shell: Shell, typed: list[str], meant: str) -> None:
+def test_an_unknown_command_is_answered_with_near_misses(
+    shell: Shell, typed: list[str], meant: str
+) -> None:
     error = shell.run(*typed).error
 
     assert error["exit_code"] == 2
@@ -38,7 +45,7 @@ def test_an_unknown_command_is_answered_with_near_misses(shell: Shell, typed: li
         (["send", "@x"], "dispatch send needs TEXT", "dispatch send --help"),
         (["send", "@x", "hello", "world"], "does not expect 'world'", "quotes"),
         (["list", "--achived"], "dispatch list has no option --achived", "did you mean --archived"),
-        (["send", "@x", "-hello"], "no option -h", "--"),
+        (["send", "@x", "-hello"], "no option -hello", "put -- before"),
         (["new", "x", "--limit", "many"], "dispatch new --limit: 'many' is not a whole number", "dispatch new --help"),
         (["new", "x", "--sandbox", "none"], "is not one of read-only, workspace-write", "dispatch new --help"),
         (["new", "x", "--config", "novalue"], "KEY=VALUE", "dispatch new --help"),
@@ -123,7 +130,10 @@ def test_another_surface_is_handed_its_own_command_line(shell: Shell) -> None:
     ran = shell.run("--color", "never", "web", "--port", "1")
     help_ = shell.run("--help").out
 
-    assert (ran.code, ran.out) == (7, f"['--color', 'never', 'web', '--port', '1'] {len(MANIFEST['ops'])}\n")
+    assert (ran.code, ran.out) == (
+        7,
+        f"['--color', 'never', 'web', '--port', '1'] {len(MANIFEST['ops'])}\n",
+    )
     assert "From web-dispatch:\n  web  Web\n" in help_
 
 
@@ -161,7 +171,11 @@ def test_help_imports_click_and_no_plugin_machinery(shell: Shell) -> None:
 
 
 def _imported(report: str) -> set[str]:
-    return {line.rpartition("|")[2].strip() for line in report.splitlines() if line.startswith("import time:")}
+    return {
+        line.rpartition("|")[2].strip()
+        for line in report.splitlines()
+        if line.startswith("import time:")
+    }
 
 
 def test_the_boot_module_runs_by_itself(shell: Shell) -> None:

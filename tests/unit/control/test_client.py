@@ -95,11 +95,12 @@ async def test_a_subscription_yields_events_and_ends(serving: Callable[..., Any]
 
 async def test_a_subscriber_that_never_reads_finds_a_gap(serving: Callable[..., Any]) -> None:
     async with serving() as server, ControlClient.connect(server.path) as client:
-        async with client.subscribe() as events:
+        async with client.subscribe() as events, client.subscribe() as reader:
             for _ in range(6):
                 for _ in range(1000):
                     server.host.events.publish(EventKind.TURN_STARTED)
-                await client.call("$ping")
+                for _ in range(1000):
+                    await anext(reader)
 
             seqs: list[int | None] = []
             while not seqs or seqs[-1] != 6000:

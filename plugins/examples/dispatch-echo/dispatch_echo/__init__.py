@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from dispatch_core.api import (
     Example,
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 MOST = 100
 
 
-class SaySettings(OpInput):
+class EchoSettings(BaseModel):
     """The table ``[echo]`` of the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     separator: str = Field(default=" ", description="What stands between two repetitions.")
 
@@ -91,7 +93,7 @@ def say(separator: str) -> Op[SayInput, SayOutput]:
 @hookimpl
 def dispatch_ops(settings: PluginSettings) -> Iterable[Op[SayInput, SayOutput]]:
     """Return the op, made for the configuration."""
-    return [say(settings.section("echo", SaySettings).separator)]
+    return [say(settings.section("echo", EchoSettings).separator)]
 
 
 @hookimpl

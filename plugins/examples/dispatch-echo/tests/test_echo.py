@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+import dispatch_echo
 import pytest
 
-import dispatch_echo
 from dispatch_core.testing.examples import command_line, mismatch
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def test_a_trigger_that_never_fires_has_no_next_instant() -> None:
 
 @pytest.mark.e2e
 def test_every_example_holds_on_the_command_line(dispatch: Dispatch) -> None:
-    schema = dispatch.json("schema", "echo.say")
+    (op,) = dispatch_echo.dispatch_ops(DefaultSettings())
 
-    for example in schema["examples"]:
-        words = command_line({"name": "echo.say", "intent": "read"}, example["input"])
-        if "error" in example:
-            assert dispatch.error(*words)["code"] == example["error"]
+    for example in op.examples:
+        words = command_line({"name": op.name, "intent": op.intent}, example.input)
+        if example.error is not None:
+            assert dispatch.error(*words)["code"] == example.error
         else:
-            assert mismatch(example["output"], dispatch.json(*words)) is None
+            assert mismatch(example.output, dispatch.json(*words)) is None
 
 
 @pytest.mark.e2e

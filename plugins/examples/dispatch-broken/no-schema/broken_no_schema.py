@@ -1,0 +1,43 @@
+"""An op whose input cannot be written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable  # noqa: TC003 -- pydantic reads it
+
+from pydantic import Field
+
+from dispatch_core.api import Example, Intent, Op, OpContext, OpInput, OpOutput, hookimpl
+
+
+class IdleInput(OpInput):
+    """A function, which is not JSON."""
+
+    callback: Callable[[], None] = Field(description="What to call.")
+
+
+class IdleOutput(OpOutput):
+    """Nothing to answer."""
+
+
+async def do(context: OpContext, request: IdleInput) -> IdleOutput:
+    del context, request
+    return IdleOutput()
+
+
+def op(name: str) -> Op[IdleInput, IdleOutput]:
+    return Op(
+        name=name,
+        summary="Do nothing",
+        noun=name.partition(".")[0],
+        input=IdleInput,
+        output=IdleOutput,
+        handler=do,
+        intent=Intent.READ,
+        idempotent=True,
+        examples=(Example(input={}, output={}),),
+    )
+
+
+@hookimpl
+def dispatch_ops() -> list[Op[IdleInput, IdleOutput]]:
+    return [op("schemaless.one")]

@@ -1,0 +1,4 @@
+"""Half a function."""
+
+
+def dispatch_ops(settings:
