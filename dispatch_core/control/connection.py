@@ -6,104 +6,36 @@ import logging
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
-from dispatch_core.contracts.caller import Caller
 from dispatch_core.control import wire
+from dispatch_core.control.params import (
+    parse_cancel,
+    parse_hello,
+    parse_open,
+    parse_shutdown,
+    parse_unsubscribe,
+)
 from dispatch_core.control.stream import PEER_GONE, PeerStream
-from dispatch_core.control.subscriptions import EventSource, Subscription, parse_subscription, pump
+from dispatch_core.control.subscriptions import Subscription, parse_subscription, pump
 from dispatch_core.errors import (
     Cancelled,
-    DaemonStale,
     DispatchError,
     ProtocolViolation,
     UnknownOp,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from anyio.abc import ByteStream, TaskGroup
+    from anyio.abc import TaskGroup
 
-    from dispatch_core.contracts.surface import OpReply
+    from dispatch_core.contracts.caller import Caller
+    from dispatch_core.control.host import Host, Limits
 
 log = logging.getLogger(__name__)
-
-MAX_GRACE = 86_400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much one server, and one connection of it, takes at a time.
-
-    hello: seconds until the greeting must be complete. linger: seconds for which input is thrown away after a fatal error, so
-    that a client that is still writing can read the reason. read_ahead: bytes of requests that may wait for one of the
-    in_flight slots before reading pauses.
-    """
-
-    connections: int = 256
-    in_flight: int = 32
-    subscriptions: int = 16
-    malformed: int = 100
-    read_ahead: int = 256 * 1024
-    hello: float = 10.0
-    linger: float = 5.0
-
-
-class Host(Protocol):
-    """The daemon, as the control socket sees it."""
-
-    @property
-    def instance(self) -> str:
-        """The id of this run of the daemon: printable, without a colon; the first part of every cursor."""
-        ...
-
-    @property
-    def events(self) -> EventSource:
-        """The stream of runtime events."""
-        ...
-
-    def hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to a valid greeting. A DispatchError refuses the client and ends its connection."""
-        ...
-
-    def cancellable(self, name: str) -> bool:
-        """Say whether a running op may be cancelled without leaving anything half done; False for one that does not exist."""
-        ...
-
-    async def call(
-        self,
-        name: str,
-        args: Mapping[str, Any],
-        caller: Caller,
-        *,
-        schema: str | None,
-        view: Mapping[str, Any] | None,
-    ) -> OpReply:
-        """Run an op. Raises DispatchError and nothing else."""
-        ...
-
-    def shutdown(self, grace: float | None) -> None:
-        """Begin to shut down and return at once; grace: seconds for running turns, None for the configured time."""
-        ...
-
-    async def open_session(
-        self,
-        surface: str,
-        stream: ByteStream,
-        caller: Caller,
-        options: Mapping[str, Any],
-        started: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Serve one session of a surface on a byte stream and return when it is over.
-
-        Await ``started()`` exactly once, when the session is certain to begin and before the stream is touched: it tells the
-        client, and from then on the stream carries the session's bytes alone. A DispatchError before it becomes the error reply,
-        NotFound for a surface without sessions, and the connection goes on as it was.
-        """
-        ...
 
 
 class _EndOfSession(Exception):
@@ -162,7 +94,9 @@ class Connection:
                 await self._part(end)
             except _EndOfSession:
                 pass
-            self._stream.hang_up()
+            finally:
+                # Also when the server ends: it wakes whoever waits for a peer that does not read.
+                self._stream.hang_up()
 
     # Reading
 
@@ -191,7 +125,7 @@ class Connection:
             request = wire.parse_request(frame)
             if request.method != "$hello":
                 raise ProtocolViolation("the first request must be $hello", fatal=True)
-            self._caller = _parse_hello(request.params)
+            self._caller = parse_hello(request.params)
             reply = wire.result_frame(request.id, self._host.hello(request.params))
         except DispatchError as error:
             raise _HangUp(wire.valid_id(frame), error) from error
@@ -245,11 +179,7 @@ class Connection:
         return {}
 
     def _cancel(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        _only(params, "$cancel", required=("id",))
-        target = wire.valid_id(params)
-        if target is None:
-            raise ProtocolViolation("$cancel: 'id' must be the id of a request")
-        call = self._calls.get(target)
+        call = self._calls.get(parse_cancel(params))
         if call is None:
             return {"cancelled": False}
         if call.started and not self._host.cancellable(call.request.method):
@@ -263,10 +193,7 @@ class Connection:
         return {"cancelled": True}
 
     def _unsubscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        _only(params, "$unsubscribe", required=("subscription",))
-        number = params["subscription"]
-        if type(number) is not int:
-            raise ProtocolViolation("$unsubscribe: 'subscription' must be an integer")
+        number = parse_unsubscribe(params)
         subscription = self._subscriptions.get(number)
         if subscription is not None:
             subscription.scope.cancel()
@@ -274,13 +201,7 @@ class Connection:
         return {"unsubscribed": subscription is not None}
 
     def _shutdown(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        _only(params, "$shutdown", optional=("grace",))
-        grace = params.get("grace")
-        if grace is not None and (type(grace) not in (int, float) or not 0 <= grace <= MAX_GRACE):
-            raise ProtocolViolation(
-                f"$shutdown: 'grace' must be seconds from 0 to {MAX_GRACE}, or null"
-            )
-        self._host.shutdown(None if grace is None else float(grace))
+        self._host.shutdown(parse_shutdown(params))
         return {"accepted": True}
 
     async def _subscribe(self, request: wire.Request) -> None:
@@ -314,7 +235,7 @@ class Connection:
             self._stream.hang_up()
 
     async def _open(self, request: wire.Request) -> None:
-        surface, options = _parse_open(request.params)
+        surface, options = parse_open(request.params)
         if self._calls or self._subscriptions:
             raise ProtocolViolation(
                 "$open needs a connection without running requests and subscriptions"
@@ -427,61 +348,6 @@ class Connection:
                 await self._stream.send_eof()
                 while True:
                     await self._stream.receive()
-
-
-def _parse_hello(params: Mapping[str, Any]) -> Caller:
-    """Return who the client is. Raises DaemonStale for another protocol before it looks at anything else."""
-    protocol = params.get("protocol")
-    if type(protocol) is not int:
-        raise ProtocolViolation("$hello: 'protocol' must be an integer")
-    if protocol != wire.PROTOCOL:
-        raise DaemonStale(
-            f"the daemon speaks protocol {wire.PROTOCOL} and the client protocol {protocol}",
-            hint="dispatch down, then dispatch up with the same installation",
-            details={"daemon": wire.PROTOCOL, "client": protocol},
-        )
-    _only(
-        params,
-        "$hello",
-        required=("protocol", "client", "version"),
-        optional=("manifest", "thread_id"),
-    )
-    for name, limit in (("client", 64), ("version", 64), ("manifest", 128), ("thread_id", 128)):
-        value = params.get(name)
-        if value is None and name in ("manifest", "thread_id"):
-            continue
-        if not wire.printable(value, limit):
-            raise ProtocolViolation(
-                f"$hello: {name!r} must be a printable string of 1 to {limit} characters"
-            )
-    thread_id = params.get("thread_id")
-    principal = "human" if thread_id is None else f"agent:{thread_id}"
-    return Caller(principal=principal, surface=params["client"], thread_id=thread_id)
-
-
-def _parse_open(params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    _only(params, "$open", required=("surface",), optional=("options",))
-    surface, options = params["surface"], params.get("options", {})
-    if not wire.printable(surface, 64):
-        raise ProtocolViolation("$open: 'surface' must be the name of a surface")
-    if type(options) is not dict:
-        raise ProtocolViolation("$open: 'options' must be an object")
-    return surface, options
-
-
-def _only(
-    params: Mapping[str, Any],
-    method: str,
-    *,
-    required: tuple[str, ...] = (),
-    optional: tuple[str, ...] = (),
-) -> None:
-    unknown = params.keys() - {*required, *optional}
-    if unknown:
-        raise ProtocolViolation(f"{method} has no parameter {min(unknown)!r}")
-    for name in required:
-        if name not in params:
-            raise ProtocolViolation(f"{method} needs the parameter {name!r}")
 
 
 _CONTROL: dict[str, Callable[[Connection, Mapping[str, Any]], dict[str, Any]]] = {

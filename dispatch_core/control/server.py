@@ -11,7 +11,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from dispatch_core.control import wire
-from dispatch_core.control.connection import Connection, Limits
+from dispatch_core.control.connection import Connection
+from dispatch_core.control.host import Limits
 from dispatch_core.control.peer import peer_uid
 from dispatch_core.control.stream import PeerStream
 from dispatch_core.errors import DaemonUnreachable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
 
-    from dispatch_core.control.connection import Host
+    from dispatch_core.control.host import Host
 
 log = logging.getLogger(__name__)
 

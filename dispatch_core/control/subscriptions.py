@@ -11,7 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from dispatch_core.contracts.events import Event, EventKind, Gap
-from dispatch_core.control.wire import MAX_DEPTH, Notification, notification_frame, printable
+from dispatch_core.control.wire import Notification, notification_frame, printable
 from dispatch_core.errors import ProtocolViolation, ValidationFailed
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_SEQ_DIGITS = 18
 # Events are written without waiting while the socket takes them; after so many the other tasks get their turn.
-BURST = MAX_DEPTH
+BURST = 64
 
 
 class EventSource(Protocol):
@@ -88,9 +88,21 @@ async def pump(
     Nothing is queued: the events stay in the shared ring while the connection is slow, and a gap is written when they were
     overwritten there before it caught up.
     """
+
+    async def write_whole(seq: int, event: dict[str, Any] | None) -> None:
+        # A frame that is cut off by $unsubscribe would spoil the connection. A peer that never reads does not hold this up for
+        # ever: the end of its connection ends the write.
+        with anyio.CancelScope(shield=True):
+            await write(
+                notification_frame(
+                    Notification(subscription.number, subscription.cursor(seq), event)
+                )
+            )
+
     with subscription.scope:
+        await checkpoint()
         if subscription.gap:
-            await write(_frame(subscription, subscription.after, None))
+            await write_whole(subscription.after, None)
         async with AsyncExitStack() as stack:
             items = await stack.enter_async_context(events.subscribe(after=subscription.after))
             if isinstance(items, AsyncGenerator):
@@ -99,9 +111,9 @@ async def pump(
             async for item in items:
                 count += 1
                 if isinstance(item, Gap):
-                    await write(_frame(subscription, item.next_seq - 1, None))
+                    await write_whole(item.next_seq - 1, None)
                 elif subscription.wants(item):
-                    await write(_frame(subscription, item.seq, event_json(item)))
+                    await write_whole(item.seq, event_json(item))
                 if count % BURST == 0:
                     await checkpoint()
 
@@ -116,10 +128,6 @@ def event_json(event: Event) -> dict[str, Any]:
         "turn_id": event.turn_id,
         "data": dict(event.data),
     }
-
-
-def _frame(subscription: Subscription, seq: int, event: dict[str, Any] | None) -> bytes:
-    return notification_frame(Notification(subscription.number, subscription.cursor(seq), event))
 
 
 def _position(after: object, instance: str, last_seq: int) -> tuple[int, bool]:

@@ -16,7 +16,7 @@ import threading
 import time
 
 from dispatch_core.control.sync_client import Connection
-from dispatch_core.errors import DaemonUnreachable, RemoteError, TimedOut
+from dispatch_core.errors import DaemonUnreachable, RemoteError, TimedOut, ValidationFailed
 
 TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
@@ -119,12 +119,10 @@ def _not_stopped(paths: Paths, pid: int | None) -> TimedOut:
 
 def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
     """Start a daemon process and wait until it is ready. False when another daemon holds the lock."""
-    os.makedirs(paths.home, mode=0o700, exist_ok=True)
-    receiver, sender = os.pipe()
     command = [sys.executable, "-P", "-m", "dispatch_core.daemon.main", "run"]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    out = _open_output(paths)
+    receiver, sender = os.pipe()
     try:
-        out = os.open(paths.out, flags, 0o600)
         start = os.fstat(out).st_size
         try:
             process = subprocess.Popen(
@@ -148,6 +146,20 @@ def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
     finally:
         os.close(receiver)
     return _started(paths, process, line, start)
+
+
+def _open_output(paths: Paths) -> int:
+    """Return a descriptor of the file for what the daemon writes before its log is open; the home is made if need be."""
+    try:
+        os.makedirs(paths.home, mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(paths.out, flags, 0o600)
+    except OSError as error:
+        raise ValidationFailed(
+            f"the dispatch home {paths.home} cannot be used: {error.strerror} ({error.filename})",
+            hint="set DISPATCH_HOME to a directory of your own",
+            details={"home": paths.home},
+        ) from error
 
 
 def _started(

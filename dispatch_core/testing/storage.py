@@ -60,7 +60,7 @@ def a_thread(number: int = 1, **fields: Any) -> ThreadRecord:
         title=None,
         source=Source.OWN,
         status=ThreadStatus.IDLE,
-        cwd="/work",
+        cwd="/srv/project",
         settings=ThreadSettings(),
         created_at=START + timedelta(seconds=number),
         updated_at=START + timedelta(seconds=number),

@@ -19,6 +19,11 @@ NATIVE = {
         "Stop the daemon once its turns are done",
         "Daemon",
     ),
+    "demo": (
+        "dispatch_plugins.cli.commands.demo",
+        "Show what dispatch does, offline, in a few seconds",
+        "Daemon",
+    ),
     "schema": (
         "dispatch_plugins.cli.commands.schema",
         "Print the JSON schemas of a command",

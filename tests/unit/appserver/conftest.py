@@ -153,5 +153,5 @@ def connect_codex(codex_binary: Path, short_tmp: Path, seen: Seen):
 async def until(condition, *, seconds: float = 10) -> None:
     """Wait for something no event tells of: what another process does, or what a handler recorded."""
     with anyio.fail_after(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- there is no event to wait for
             await anyio.sleep(0.01)

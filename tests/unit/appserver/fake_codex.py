@@ -1,7 +1,8 @@
 """A program that speaks the app-server's protocol over real pipes and does what the real one cannot be made to do.
 
-How it starts is told by FAKE_CODEX in the environment. Afterwards it is told by the requests themselves: ``params.do`` is a list of
-actions, done in order; a request without it is answered with its own params.
+How it starts is told by FAKE_CODEX in the environment. Afterwards it is told by the requests
+themselves: ``params.do`` is a list of actions, done in order; a request without it is answered
+with its own params.
 """
 
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 OUT = sys.stdout.buffer
 
@@ -146,11 +148,7 @@ def main():
         while True:
             time.sleep(60)
     if mode == "environment":
-        handlers = [int(n) for n in (signal.SIGPIPE, signal.SIGXFSZ)]
-        with open("/proc/self/status") as status:
-            ignored = next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn"))
-        environ = dict(os.environ)
-        send({"env": environ, "ignored": ignored, "handlers": handlers, "cwd": os.getcwd()})
+        send({"env": dict(os.environ), "cwd": str(Path.cwd())})
         return
     Fake().serve()
 

@@ -47,6 +47,18 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def start(command: list[str], **options) -> subprocess.Popen:
+    return subprocess.Popen(command, **options)
+
+
+def reaped(pid: int) -> bool:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
 @pytest.fixture
 def stubborn(fake_binary):
     """A program that ignores the end of its stdin and SIGTERM."""
@@ -122,8 +134,7 @@ async def test_the_end_of_stdin_ends_it_and_it_is_reaped(fake_binary, short_tmp)
         status = process.returncode
 
     assert status == 0
-    with pytest.raises(ChildProcessError):
-        os.waitpid(process.pid, os.WNOHANG)
+    assert reaped(process.pid)
 
 
 async def test_one_that_ignores_stdin_and_sigterm_is_killed(stubborn, short_tmp):
@@ -168,7 +179,7 @@ async def test_the_last_lines_of_stderr_are_kept_without_colours(short_tmp):
 @LINUX
 async def test_kill_9_of_the_parent_kills_the_child(stubborn):
     command, env = stubborn
-    parent = subprocess.Popen(
+    parent = start(
         [sys.executable, "-c", PARENT, *command], env={**os.environ, **env}, stdout=subprocess.PIPE
     )
     with parent:
@@ -188,9 +199,7 @@ async def test_a_predecessor_that_does_not_end_is_killed_with_its_group():
         print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
         time.sleep(60)
     """)
-    left = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True
-    )
+    left = start([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
     with left:
         member = int(left.stdout.readline())
         start_time = start_time_of(left.pid)
@@ -205,7 +214,7 @@ async def test_a_predecessor_that_does_not_end_is_killed_with_its_group():
 
 @LINUX
 async def test_a_predecessor_that_ends_by_itself_is_waited_for():
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as left:
+    with start(["cat"], stdin=subprocess.PIPE, start_new_session=True) as left:
         start_time = start_time_of(left.pid)
         outcome = None
 
@@ -225,7 +234,7 @@ async def test_a_predecessor_that_ends_by_itself_is_waited_for():
 
 @LINUX
 async def test_another_process_with_the_same_pid_is_never_touched():
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as other:
+    with start(["cat"], stdin=subprocess.PIPE, start_new_session=True) as other:
         outcome = await kill_predecessor(other.pid, start_time_of(other.pid) - 1, patience=0)
 
         assert outcome is Predecessor.GONE
@@ -234,7 +243,7 @@ async def test_another_process_with_the_same_pid_is_never_touched():
 
 @LINUX
 async def test_a_predecessor_that_is_gone_is_gone():
-    with subprocess.Popen(["true"]) as gone:
+    with start(["true"]) as gone:
         pass
 
     assert await kill_predecessor(gone.pid, 1) is Predecessor.GONE

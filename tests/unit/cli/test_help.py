@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dispatch_plugins.cli import fast
 from dispatch_plugins.cli.app import App
 from dispatch_plugins.cli.catalog import command_line
 from dispatch_plugins.cli.invocation import Invocation
 
 if TYPE_CHECKING:
+    from dispatch_plugins.cli import fast
+
     from .conftest import Shell
 
 from .conftest import MANIFEST, OPS

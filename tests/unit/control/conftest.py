@@ -16,7 +16,7 @@ import pytest
 
 from dispatch_core.contracts.surface import OpReply
 from dispatch_core.control import wire
-from dispatch_core.control.connection import Limits
+from dispatch_core.control.host import Limits
 from dispatch_core.control.listener import close_listener, open_listener
 from dispatch_core.control.server import ControlServer
 from dispatch_core.control.stream import PeerStream
@@ -206,7 +206,9 @@ async def running(path: Path, **limits: Any) -> AsyncIterator[Running]:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 started = Running(host, server, path)
-                await tasks.start(lambda task_status: started.serve(listener, task_status=task_status))
+                await tasks.start(
+                    lambda task_status: started.serve(listener, task_status=task_status)
+                )
                 yield started
                 started.stop()
     finally:

@@ -94,20 +94,24 @@ async def test_a_subscription_yields_events_and_ends(serving: Callable[..., Any]
 
 
 async def test_a_subscriber_that_never_reads_finds_a_gap(serving: Callable[..., Any]) -> None:
-    async with serving() as server, ControlClient.connect(server.path) as client:
-        async with client.subscribe() as events, client.subscribe() as reader:
-            for _ in range(6):
-                for _ in range(1000):
-                    server.host.events.publish(EventKind.TURN_STARTED)
-                for _ in range(1000):
-                    await anext(reader)
+    async with (
+        serving() as server,
+        ControlClient.connect(server.path) as client,
+        client.subscribe() as events,
+        client.subscribe() as reader,
+    ):
+        for _ in range(6):
+            for _ in range(1000):
+                server.host.events.publish(EventKind.TURN_STARTED)
+            for _ in range(1000):
+                await anext(reader)
 
-            seqs: list[int | None] = []
-            while not seqs or seqs[-1] != 6000:
-                notification = await anext(events)
-                seqs.append(None if notification.event is None else notification.event["seq"])
-            assert seqs[0] is None
-            assert seqs[1:] == list(range(6000 - len(seqs) + 2, 6001))
+        seqs: list[int | None] = []
+        while not seqs or seqs[-1] != 6000:
+            notification = await anext(events)
+            seqs.append(None if notification.event is None else notification.event["seq"])
+        assert seqs[0] is None
+        assert seqs[1:] == list(range(6000 - len(seqs) + 2, 6001))
 
 
 async def test_the_end_of_the_daemon_ends_calls_and_subscriptions(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-
 def deep(levels: int) -> bytes:
     return b'{"id":1,"method":"echo","params":{"x":' + b"[" * levels + b"]" * levels + b"}}\n"
 

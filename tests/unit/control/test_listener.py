@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def names(directory: Path) -> list[str]:
+    return [entry.name for entry in directory.iterdir()]
+
+
 def test_the_socket_is_ours_alone_and_nothing_else_is_left(socket_path: Path) -> None:
     listener = open_listener(socket_path)
 
     status = socket_path.lstat()
     assert stat.S_ISSOCK(status.st_mode)
     assert stat.S_IMODE(status.st_mode) == 0o600
-    assert os.listdir(socket_path.parent) == [socket_path.name]
+    assert names(socket_path.parent) == [socket_path.name]
     close_listener(listener, socket_path)
-    assert os.listdir(socket_path.parent) == []
+    assert names(socket_path.parent) == []
 
 
 def test_the_umask_is_as_before(socket_path: Path) -> None:
@@ -69,7 +73,7 @@ def test_a_directory_that_is_open_to_others_is_refused_with_the_fix(
         open_listener(socket_path)
 
     assert refused.value.hint == f"chmod 700 {socket_path.parent}"
-    assert os.listdir(socket_path.parent) == []
+    assert names(socket_path.parent) == []
 
 
 def test_a_directory_that_is_a_link_is_refused(home: Path) -> None:
@@ -79,7 +83,7 @@ def test_a_directory_that_is_a_link_is_refused(home: Path) -> None:
     with pytest.raises(ValidationFailed, match="symbolic link"):
         open_listener(home / "link" / "control.sock")
 
-    assert os.listdir(home / "real") == []
+    assert names(home / "real") == []
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
@@ -121,12 +125,12 @@ def test_what_is_not_a_socket_is_left_alone(socket_path: Path, kind: str) -> Non
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.bind(str(target))
         socket_path.symlink_to(target)
-    before = sorted(os.listdir(socket_path.parent))
+    before = sorted(names(socket_path.parent))
 
     with pytest.raises(ValidationFailed, match="not a socket"):
         open_listener(socket_path)
 
-    assert sorted(os.listdir(socket_path.parent)) == before
+    assert sorted(names(socket_path.parent)) == before
 
 
 def test_a_path_that_is_too_long_is_refused_before_anything_is_made(home: Path) -> None:
@@ -142,4 +146,4 @@ def test_a_leftover_of_the_same_process_number_does_no_harm(socket_path: Path) -
 
     close_listener(open_listener(socket_path), socket_path)
 
-    assert os.listdir(socket_path.parent) == []
+    assert names(socket_path.parent) == []

@@ -160,3 +160,33 @@ async def test_a_stalled_subscriber_gets_a_gap_and_others_lose_nothing(
         after = [seq for seq in late[gap:] if seq is not None]
         assert after == list(range(after[0], total + 1))
         assert late.count(None) == 1
+
+
+async def test_unsubscribing_while_an_event_is_half_written_leaves_the_frames_whole(
+    serving: Callable[..., Any],
+) -> None:
+    stop = {"id": "u", "method": "$unsubscribe", "params": {"subscription": 1}}
+    async with serving() as server, server.greeted() as client:
+        await client.ask(subscribe())
+        server.host.events.publish(EventKind.ITEM_COMPLETED, data={"text": "x" * 3_000_000})
+        await client.write(stop)
+        # The server has read the request when it has answered another client that asked later.
+        async with server.greeted() as other:
+            await other.ask({"id": 1, "method": "$ping"})
+
+        assert seqs([await client.read()]) == [1]
+        assert (await client.read())["result"] == {"unsubscribed": True}
+        assert await client.ask({"id": 1, "method": "$ping"}) == {"id": 1, "result": {}}
+
+
+async def test_a_subscriber_that_does_not_read_does_not_hold_up_the_end(
+    serving: Callable[..., Any],
+) -> None:
+    async with serving() as server, server.greeted() as client:
+        await client.ask(subscribe())
+        server.host.events.publish(EventKind.ITEM_COMPLETED, data={"text": "x" * 3_000_000})
+        async with server.greeted() as other:
+            await other.ask({"id": 1, "method": "$ping"})
+            server.stop()
+
+            assert await other.ended()
