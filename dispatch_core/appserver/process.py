@@ -123,6 +123,18 @@ class CodexProcess:
         finally:
             self._drained.set()
 
+    async def discard_stdout(self) -> None:
+        """Read what is left of stdout, so that the pipe is closed; ``spawn`` runs it last.
+
+        If another process holds the pipe, it is given up after a second and closed when that ends.
+        """
+        with (
+            anyio.move_on_after(DRAIN_PATIENCE, shield=True),
+            suppress(anyio.BrokenResourceError, anyio.ClosedResourceError),
+        ):
+            async for _ in self.stdout:
+                pass
+
     def _signal(self, number: signal.Signals) -> None:
         # EPERM is what macOS says of a group of which only zombies are left.
         with suppress(ProcessLookupError, PermissionError):
@@ -153,6 +165,7 @@ async def spawn(
             yield process
         finally:
             await process.terminate(EXIT_GRACE)
+            await process.discard_stdout()
 
 
 @asynccontextmanager

@@ -65,7 +65,9 @@ def _check_length(path: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    telling = path.with_name(f".{path.name}.{os.getpid()}")
+    # A path that is allowed must not fail because of the name it has for an instant.
+    return telling if len(os.fsencode(telling)) <= MAX_PATH else path.with_name(f".{os.getpid()}")
 
 
 def _open_directory(path: Path) -> int:

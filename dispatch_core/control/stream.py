@@ -57,7 +57,7 @@ class PeerStream(ByteStream):
                 return data
 
     async def send(self, item: bytes) -> None:
-        """Write all of item. Raises BrokenResourceError when the peer is gone. Cancelled half-way, the stream is of no more use."""
+        """Write all of item. Raises BrokenResourceError when the peer is gone. Cancelled half-way, the stream is useless."""
         if self._writing.locked():
             async with self._writing:
                 await self._send_rest(item)

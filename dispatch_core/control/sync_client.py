@@ -82,8 +82,8 @@ class Connection:
     ) -> Reply:
         """Return the reply to one request.
 
-        timeout: seconds for all of it, None for as long as it takes. read: whether it changes nothing; otherwise a lost reply means
-        OutcomeUnknown. Raises RemoteError for the daemon's own errors, TimedOut, DaemonUnreachable, ProtocolViolation.
+        timeout: seconds for all of it, None for as long as it takes. read: whether it changes nothing; otherwise a lost reply
+        means OutcomeUnknown. Raises RemoteError for the daemon's own errors, TimedOut, DaemonUnreachable, ProtocolViolation.
         """
         request_id = self._next_id()
         frame = wire.request_frame(request_id, method, params, schema=schema, view=view)
@@ -130,7 +130,7 @@ class Connection:
     def events(self, *, timeout: float | None = None) -> Iterator[Notification]:
         """Yield the events of every subscription of this connection; one without an event is a gap.
 
-        timeout: seconds to wait for each, None for ever. Raises TimedOut when none came in time; the connection is still good then.
+        timeout: seconds to wait for each, None for ever. Raises TimedOut when none came in time; the connection stays good.
         """
         while True:
             while self._events:

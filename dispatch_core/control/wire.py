@@ -116,7 +116,7 @@ class FrameSplitter:
 def encode(obj: Mapping[str, Any]) -> bytes:
     """Return the frame of a JSON object, with its newline.
 
-    Raises ProtocolViolation for what JSON or UTF-8 cannot say: NaN, infinity, lone surrogates, other types. The size is the caller's.
+    Raises ProtocolViolation for what JSON or UTF-8 cannot say: NaN, infinity, lone surrogates, other types. Any size is fine.
     """
     try:
         return _ENCODER.encode(obj).encode() + b"\n"
@@ -246,7 +246,7 @@ def error_frame(request_id: RequestId | None, error: DispatchError) -> bytes:
     except ProtocolViolation:
         line = b""
     if not line or len(line) > MAX_FRAME:
-        # A plugin's own error may carry what JSON cannot say, or too much of it; its code and the start of its message always fit.
+        # A plugin's own error may carry what JSON cannot say, or too much; its code and the start of its message always fit.
         message = error.message[:1000].encode(errors="replace").decode()
         line = _error_line(
             request_id, error, {**data, "message": message, "hint": None, "details": {}}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from dispatch_core.daemon.paths import Paths
 
+    _Process = Any  # a pidfd, or a kqueue where there are none
+
 PROBE_TIMEOUT = 5.0
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 60.0  # seconds on top of the grace; only a stuck daemon takes it
@@ -34,6 +36,7 @@ TAIL_LINES = 12
 TAIL_BYTES = 8192
 READY_LIMIT = 65536
 READY_FD = "DISPATCHD_READY_FD"
+PATH_VARIABLES = ("DISPATCH_SOCKET", "DISPATCH_CONFIG", "DISPATCH_CODEX_BIN", "CODEX_HOME")
 ALREADY_RUNNING = "already_running"
 PROTOCOL = 1
 
@@ -68,13 +71,16 @@ def down(
     Returns {status: "stopped" | "not_running", stopped, pid}. grace: seconds for running turns, None: as configured.
     timeout: seconds to wait beyond the grace. Raises TimedOut when the process is still there then; it is never killed.
     """
-    pid = _ask_to_stop(paths, grace, timeout)
+    deadline = time.monotonic() + timeout + (grace or 0.0)
+    pid, process = _ask_to_stop(paths, grace, timeout)
     if pid is None and _wait_for_winner(paths, time.monotonic() + timeout) is not None:
-        pid = _ask_to_stop(paths, grace, timeout)  # it was just starting
+        pid, process = _ask_to_stop(paths, grace, timeout)  # it was just starting
     if pid is None and not os.path.exists(paths.lock) and not os.path.lexists(paths.socket):
         return {"status": "not_running", "stopped": False, "pid": None}
-    gone = _once_unlocked(paths, timeout + (grace or 0.0), lambda: _remove_socket(paths))
-    if not gone:
+    unlocked = _once_unlocked(
+        paths, max(0.0, deadline - time.monotonic()), lambda: _remove_socket(paths)
+    )
+    if not unlocked or not _ended(process, deadline):
         raise _not_stopped(paths, pid)
     return {
         "status": "stopped" if pid is not None else "not_running",
@@ -131,7 +137,7 @@ def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
                 stdout=out,
                 stderr=out,
                 cwd=paths.home,  # not the caller's: the daemon must not keep that busy
-                env={**os.environ, "DISPATCH_HOME": paths.home, READY_FD: str(sender)},
+                env={**_environment(paths), READY_FD: str(sender)},
                 pass_fds=(sender,),
                 start_new_session=True,
             )
@@ -146,6 +152,17 @@ def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
     finally:
         os.close(receiver)
     return _started(paths, process, line, start)
+
+
+def _environment(paths: Paths) -> dict[str, str]:
+    """Return our environment for a process in another directory: its relative paths are ours, made absolute."""
+    env = {**os.environ, "DISPATCH_HOME": paths.home}
+    for name in PATH_VARIABLES:
+        value = env.get(name)
+        # A program's name without a slash is looked up on PATH.
+        if value and (os.sep in value or name != "DISPATCH_CODEX_BIN"):
+            env[name] = os.path.abspath(value)
+    return env
 
 
 def _open_output(paths: Paths) -> int:
@@ -245,18 +262,46 @@ def _wait_for_winner(paths: Paths, deadline: float) -> dict[str, Any] | None:
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _ask_to_stop(paths: Paths, grace: float | None, timeout: float) -> int | None:
-    """Ask the daemon to shut down and return its pid, or None when no daemon answers."""
+def _ask_to_stop(
+    paths: Paths, grace: float | None, timeout: float
+) -> tuple[int | None, _Process | None]:
+    """Ask the daemon to shut down; return its pid, None when no daemon answers, and a hold on its process."""
     try:
         with Connection.connect(paths.socket, timeout=PROBE_TIMEOUT) as connection:
             pid = int(connection.hello(greeting(), timeout=PROBE_TIMEOUT).get("pid") or 0)
+            process = _hold_process(pid)  # while it certainly is the daemon's pid
             # A daemon that stops may close the connection before its answer is read; the lock tells.
             with contextlib.suppress(DaemonUnreachable):
                 params = {} if grace is None else {"grace": grace}
                 connection.request("$shutdown", params, timeout=timeout, read=True)
-            return pid
+            return pid, process
     except DaemonUnreachable:
+        return None, None
+
+
+def _hold_process(pid: int) -> _Process | None:
+    """Return something to select on that is readable once the process has ended; None where there is no such thing."""
+    try:
+        if sys.platform == "linux":
+            return os.pidfd_open(pid)
+        queue = select.kqueue()
+        wanted = select.kevent(
+            pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, fflags=select.KQ_NOTE_EXIT
+        )
+        queue.control([wanted], 0)
+        return queue
+    except (OSError, AttributeError):
         return None
+
+
+def _ended(process: _Process | None, deadline: float) -> bool:
+    """Wait until a process has ended: the lock is free a little earlier, when the interpreter has not been torn down yet."""
+    if process is None:
+        return True
+    ready, _, _ = select.select([process], [], [], max(0.0, deadline - time.monotonic()))
+    if isinstance(process, int):
+        os.close(process)
+    return bool(ready)
 
 
 def _once_unlocked(paths: Paths, timeout: float, then: Callable[[], None]) -> bool:

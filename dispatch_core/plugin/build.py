@@ -11,7 +11,8 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from importlib.metadata import Distribution, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from dispatch_core.settings import PluginSwitches, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from dispatch_core.plugin.host import Contribution
     from dispatch_core.plugin.report import PluginReport
 
 SOURCE_LIMIT = 2000  # files watched for an editable install
@@ -36,11 +38,12 @@ def build(
     switches: PluginSwitches,
     *,
     skip: Mapping[str, str],
-    announce: Callable[[str], None],
+    announce: Callable[[str | None], None],
 ) -> dict[str, Any]:
     """Return the manifest, without its key.
 
-    skip: reasons by plugin key; these plugins are quarantined unseen. announce: told each plugin's key before its import.
+    skip: reasons by plugin key; these plugins are quarantined unseen. announce: told each plugin's key before its code
+    runs, and None when that is over.
     """
     reports = scan()
     vet(reports, switches)
@@ -56,18 +59,20 @@ def build(
         contribution = host.declare(report, plugin) if plugin is not None else None
         if contribution is not None:
             contributions.append((report, contribution))
-    frozen = catalogs.freeze(contributions)
-    ops = list(_describe_all(frozen))
+    catalogs.freeze(contributions)
+    entries = [
+        _describe(report, contribution, announce)
+        for report, contribution in contributions
+        if report.state == "loaded"
+    ]
+    announce(None)
     return {
         "format": FORMAT,
         "version": version(FIRST_PARTY),
         "build": _build_id(),
-        "ops": [op for op in ops if frozen.owners[op["name"]].state == "loaded"],
-        "surfaces": [_owned(asdict(s), s.name, contributions) for s in frozen.surfaces.values()],
-        "kinds": [
-            {"name": kind.name, "summary": kind.summary, "schema": kind.config.model_json_schema()}
-            for kind in frozen.kinds.values()
-        ],
+        "ops": sorted((op for e in entries for op in e["ops"]), key=lambda op: str(op["name"])),
+        "surfaces": [surface for e in entries for surface in e["surfaces"]],
+        "kinds": [kind for e in entries for kind in e["kinds"]],
         "plugins": [report.to_dict() for report in reports],
         "sources": _sources(reports),
     }
@@ -83,22 +88,36 @@ def _build_id() -> str:
     return digest.hexdigest()
 
 
-def _describe_all(frozen: catalogs.Catalog) -> Iterable[dict[str, Any]]:
-    for name, op in sorted(frozen.ops.items()):
-        owner = frozen.owners[name]
-        if owner.state != "loaded":
-            continue
-        try:
-            yield asdict(catalogs.describe(op, owner))
-        except Exception as error:  # noqa: BLE001 -- a model without a JSON schema is its plugin's fault
-            owner.quarantine("freeze", f"op {name} has no JSON schema: {error}", error)
+def _describe(
+    report: PluginReport, contribution: Contribution, announce: Callable[[str | None], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the manifest's entries for one plugin; none, after quarantining it, when one of them cannot be written as JSON."""
+    announce(report.key)
+    entries: dict[str, list[dict[str, Any]]] = {"ops": [], "kinds": [], "surfaces": []}
+    what = ""
+    try:
+        for op in contribution.ops:
+            what = f"op {op.name}"
+            entries["ops"].append(_json(asdict(catalogs.describe(op, report))))
+        for kind in contribution.kinds:
+            what = f"trigger kind {kind.name}"
+            schema = kind.config.model_json_schema()
+            entry = {"name": kind.name, "summary": kind.summary, "schema": schema}
+            entries["kinds"].append(_json(entry))
+        for surface in contribution.surfaces:
+            what = f"surface {surface.name}"
+            entry = {**asdict(surface), "plugin": report.name, "dist": report.dist}
+            entries["surfaces"].append(_json(entry))
+    except Exception as error:  # noqa: BLE001 -- whatever its models and examples raise is the plugin's fault
+        report.quarantine("freeze", f"{what} cannot be written as JSON: {error}", error)
+        return {"ops": [], "kinds": [], "surfaces": []}
+    return entries
 
 
-def _owned(
-    entry: dict[str, Any], name: str, contributions: Iterable[tuple[Any, Any]]
-) -> dict[str, Any]:
-    owner = next(r for r, c in contributions if any(s.name == name for s in c.surfaces))
-    return {**entry, "plugin": owner.name, "dist": owner.dist}
+def _json(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry if every program can read its JSON; raise TypeError or ValueError otherwise."""
+    json.dumps(entry, allow_nan=False, ensure_ascii=False).encode()
+    return entry
 
 
 def _sources(reports: Iterable[PluginReport]) -> list[list[Any]]:
@@ -107,9 +126,8 @@ def _sources(reports: Iterable[PluginReport]) -> list[list[Any]]:
     for report in reports:
         if report.state == "disabled" or report.group == "?":
             continue
-        if _editable(distribution(report.dist)):
-            module = sys.modules.get(report.value.partition(":")[0].partition(".")[0])
-            file = getattr(module, "__file__", None)
+        if _editable(report.dist):
+            file = _origin(report.value.partition(":")[0].partition(".")[0])
             if report.first_party:
                 roots.add(Path(__file__).parents[1])
             if file:
@@ -118,10 +136,21 @@ def _sources(reports: Iterable[PluginReport]) -> list[list[Any]]:
     return [[str(file), file.stat().st_mtime_ns] for file in sorted(files)[:SOURCE_LIMIT]]
 
 
-def _editable(dist: Distribution) -> bool:
+def _origin(package: str) -> str | None:
+    """Return the file of a top-level module, also of one that could not be imported: its next version may be sound."""
+    if package in sys.modules:
+        return getattr(sys.modules[package], "__file__", None)
     try:
-        origin = json.loads(dist.read_text("direct_url.json") or "{}")
-    except ValueError:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _editable(dist: str) -> bool:
+    try:
+        origin = json.loads(distribution(dist).read_text("direct_url.json") or "{}")
+    except (ValueError, PackageNotFoundError):
         return False
     return bool(origin.get("dir_info", {}).get("editable"))
 
@@ -149,6 +178,8 @@ def main() -> None:
         say({"error": error.to_dict()})
     else:
         say({"manifest": manifest})
+    # A plugin may have left a thread behind that never ends; nobody waits for it.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dispatch_core.contracts.surface import OpInfo, Surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from dispatch_core.contracts.op import Op
     from dispatch_core.contracts.trigger import TriggerKind
@@ -51,15 +52,20 @@ class Catalog:
 def freeze(contributions: Iterable[tuple[PluginReport, Contribution]]) -> Catalog:
     """Return the catalog of all contributions, quarantining whoever breaks the rules of names.
 
-    A third party's op and kind names carry a namespace that is not ours. A name claimed twice belongs to the first-party
-    plugin, or to nobody.
+    A third party's op and kind names carry a namespace that is not ours, nor one of our commands. A name claimed twice belongs
+    to the first-party plugin, or to nobody.
     """
+    contributions = list(contributions)
+    ours = RESERVED | {
+        word for report, c in contributions if report.first_party for word in _first_words(c)
+    }
     accepted = [
         (report, contribution)
         for report, contribution in contributions
-        if _well_named(report, contribution)
+        if _well_named(report, contribution, ours)
     ]
     _refuse_rivals(accepted)
+    _refuse_hidden_ops(accepted)
     catalog = Catalog()
     for report, contribution in accepted:
         if report.state == "loaded":
@@ -73,7 +79,12 @@ def _names(contribution: Contribution) -> Iterable[str]:
     yield from (f"surface {surface.name}" for surface in contribution.surfaces)
 
 
-def _well_named(report: PluginReport, contribution: Contribution) -> bool:
+def _first_words(contribution: Contribution) -> Iterable[str]:
+    yield from (op.name.partition(".")[0] for op in contribution.ops)
+    yield from (surface.name for surface in contribution.surfaces)
+
+
+def _well_named(report: PluginReport, contribution: Contribution, ours: AbstractSet[str]) -> bool:
     names = list(_names(contribution))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -86,7 +97,7 @@ def _well_named(report: PluginReport, contribution: Contribution) -> bool:
                     "freeze",
                     f"{name!r} has no namespace: call it 'acme.{name}', with a name of yours",
                 )
-            elif namespace in RESERVED:
+            elif namespace in ours:
                 report.quarantine(
                     "freeze", f"{name!r}: the namespace {namespace!r} belongs to dispatch"
                 )
@@ -96,7 +107,7 @@ def _well_named(report: PluginReport, contribution: Contribution) -> bool:
                     "freeze", f"{op.name!r}: the noun {op.noun!r} belongs to dispatch"
                 )
         for surface in contribution.surfaces:
-            if surface.name in RESERVED:
+            if surface.name in ours:
                 report.quarantine(
                     "freeze", f"the surface name {surface.name!r} belongs to dispatch"
                 )
@@ -114,6 +125,20 @@ def _refuse_rivals(accepted: list[tuple[PluginReport, Contribution]]) -> None:
             if report is not keeper:
                 others = ", ".join(f"{r.name} ({r.dist})" for r in rivals if r is not report)
                 report.quarantine("freeze", f"the {name} is also declared by {others}")
+
+
+def _refuse_hidden_ops(accepted: list[tuple[PluginReport, Contribution]]) -> None:
+    """A surface is asked before ops are: no op's first word may be the name of a surface."""
+    owners: dict[str, list[PluginReport]] = defaultdict(list)
+    for report, contribution in accepted:
+        for op in contribution.ops:
+            owners[op.name.partition(".")[0]].append(report)
+    for report, contribution in accepted:
+        for surface in contribution.surfaces:
+            for rival in owners.get(surface.name, ()):
+                reason = f"{surface.name!r} names a surface of {report.dist} and a namespace of ops of {rival.dist}"
+                report.quarantine("freeze", reason)
+                rival.quarantine("freeze", reason)
 
 
 def _add(catalog: Catalog, report: PluginReport, contribution: Contribution) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,13 @@ class Host:
 
     def _ask(self, hook: str, expected: type, target: Callable[[Any], list[Any]]) -> None:
         def collect(found: Any) -> None:
+            if not isinstance(found, Iterable):
+                raise TypeError(f"{hook} returned {found!r:.80}, which is no list")
             for item in found:
                 if not isinstance(item, expected):
-                    raise TypeError(f"{hook} returned {item!r}, which is not {expected.__name__}")
+                    raise TypeError(
+                        f"{hook} returned {item!r:.80}, which is not {expected.__name__}"
+                    )
                 target(item).append(item)
 
         caller = getattr(self._manager.hook, hook)

@@ -24,16 +24,17 @@ BUILD_DEADLINE = 60.0  # seconds for one attempt
 RETRIES = 16  # plugins that may each take the building process down
 
 
-def load(paths: Paths, *, safe: bool = False) -> dict[str, Any]:
+def load(paths: Paths, *, safe: bool = False, deadline: float = BUILD_DEADLINE) -> dict[str, Any]:
     """Return the manifest of what is installed now, building it first if there is none.
 
+    deadline: seconds for one attempt at building it; a plugin that exceeds it is left out of the next attempt.
     Raises ValidationFailed for a broken configuration and PluginFault when it cannot be built.
     """
     key = current_key(paths, safe=safe)
     file = f"{paths.cache}/manifest-{key}.json"
     manifest = _read(file)
     if manifest is None or not _fresh(manifest):
-        manifest = {**_build(paths, safe=safe), "key": key}
+        manifest = {**_build(paths, safe=safe, deadline=deadline), "key": key}
         _write(file, manifest)
     return manifest
 
@@ -113,16 +114,16 @@ def _prune(directory: str) -> None:
         os.unlink(entry.path)
 
 
-def _build(paths: Paths, *, safe: bool) -> dict[str, Any]:
-    from dispatch_core.errors import PluginFault, RemoteError
+def _build(paths: Paths, *, safe: bool, deadline: float) -> dict[str, Any]:
+    from dispatch_core.errors import PluginFault
 
     skip: dict[str, str] = {}
     for _ in range(RETRIES):
-        answer = _attempt({"config": paths.config, "safe": safe, "skip": skip})
+        answer = _attempt({"config": paths.config, "safe": safe, "skip": skip}, deadline)
         if "manifest" in answer:
             return dict(answer["manifest"])
         if "error" in answer:
-            raise RemoteError(answer["error"])
+            raise _rebuilt(answer["error"])
         if answer["culprit"] is None or answer["culprit"] in skip:
             break
         skip[answer["culprit"]] = answer["reason"]
@@ -133,7 +134,15 @@ def _build(paths: Paths, *, safe: bool) -> dict[str, Any]:
     )
 
 
-def _attempt(order: dict[str, Any]) -> dict[str, Any]:
+def _rebuilt(error: dict[str, Any]) -> Exception:
+    from dispatch_core.errors import RemoteError, ValidationFailed
+
+    if error["code"] == ValidationFailed.code:
+        return ValidationFailed(error["message"], hint=error["hint"], details=error["details"])
+    return RemoteError(error)
+
+
+def _attempt(order: dict[str, Any], deadline: float) -> dict[str, Any]:
     """Run the building process once; without a result, say which plugin it was importing and how it ended."""
     import subprocess
 
@@ -144,14 +153,14 @@ def _attempt(order: dict[str, Any]) -> dict[str, Any]:
             command,
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=BUILD_DEADLINE,
+            timeout=deadline,
             check=False,
         )
         out, err = done.stdout, done.stderr
         reason += f" with status {done.returncode}"
     except subprocess.TimeoutExpired as error:
         out, err = error.stdout or b"", error.stderr or b""
-        reason = f"importing it took longer than {BUILD_DEADLINE:.0f} s"
+        reason = f"importing it took longer than {deadline:g} s"
     culprit = None
     for line in out.splitlines():
         message = json.loads(line)

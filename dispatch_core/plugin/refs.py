@@ -45,7 +45,8 @@ def scan(dists: Iterable[Distribution] | None = None) -> list[PluginReport]:
             if name and name not in found:
                 found[name] = list(_plugins_of(dist, name))
         except Exception as error:  # noqa: BLE001 -- damaged metadata of one distribution is that distribution's problem
-            found[str(dist)] = [_unreadable(dist, error)]
+            if _may_be_a_plugin(dist):
+                found[str(dist)] = [_unreadable(dist, error)]
     reports = [report for reports in found.values() for report in reports]
     return sorted(reports, key=lambda r: (not r.first_party, r.dist, r.group, r.name))
 
@@ -75,6 +76,14 @@ def _plugins_of(dist: Distribution, name: str) -> Iterable[PluginReport]:
                 version=dist.version or "?",
                 first_party=name == FIRST_PARTY,
             )
+
+
+def _may_be_a_plugin(dist: Distribution) -> bool:
+    """Return whether damaged metadata is ours to report: remains of other distributions are common and none of our business."""
+    try:
+        return "[dispatch.v" in (dist.read_text("entry_points.txt") or "")
+    except Exception:  # noqa: BLE001 -- it cannot even be read, so it may be anything
+        return True
 
 
 def _unreadable(dist: Distribution, error: Exception) -> PluginReport:

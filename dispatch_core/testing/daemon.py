@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 COMMAND_DEADLINE = 90.0  # seconds for one command
-KEPT = ("PATH", "LANG", "LC_ALL", "TERM", "PYTHONPATH", "VIRTUAL_ENV", "DISPATCH_CODEX_BIN", "SYSTEMROOT")
+KEPT = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TERM",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "DISPATCH_CODEX_BIN",
+    "SYSTEMROOT",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,9 @@ class Dispatch:
         """Run a command that must succeed and return what it printed."""
         done = self.run(*words, **options)
         if done.returncode != 0:
-            raise AssertionError(f"dispatch {' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+            raise AssertionError(
+                f"dispatch {' '.join(words)}: exit {done.returncode}\n{done.stderr}"
+            )
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 
@@ -100,7 +111,7 @@ def temporary_home(**env: str) -> Iterator[Dispatch]:
 
     It is in a short path of its own, because a socket's path is limited to about a hundred bytes.
     """
-    home = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))  # noqa: S108 -- private (0700) and short
+    home = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))
     (home / "user").mkdir(mode=0o700)
     dispatch = Dispatch(home, env)
     try:

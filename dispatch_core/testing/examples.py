@@ -21,11 +21,22 @@ def make_world(dispatch: Dispatch) -> None:
     dispatch.json("new", "builder", "Say hello", "--cwd", "/")
     dispatch.json("wait", "@builder", "--timeout", "60")
     dispatch.json("new", "reviewer", "--cwd", "/")
-    words = ("--when", "cron", "--cron", "0 3 * * *", "--thread", "@reviewer", "--text", "Summarise the day")
+    words = (
+        "--when",
+        "cron",
+        "--cron",
+        "0 3 * * *",
+        "--thread",
+        "@reviewer",
+        "--text",
+        "Summarise the day",
+    )
     dispatch.json("trigger", "add", "nightly", *words)
 
 
-def in_order(ops: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def in_order(
+    ops: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yield (op, example) so that all can run in one world: reads and refusals first, then writes, then what destroys."""
     pairs = [(op, example) for op in ops for example in op["examples"]]
     for phase in PHASES:
@@ -50,7 +61,9 @@ def mismatch(expected: Any, actual: Any, path: str = "output") -> str | None:
         if not isinstance(actual, list) or len(actual) != len(expected):
             return f"{path} is {actual!r}, not a list of {len(expected)}"
         pairs = zip(expected, actual, strict=True)
-        return next((m for i, (e, a) in enumerate(pairs) if (m := mismatch(e, a, f"{path}[{i}]"))), None)
+        return next(
+            (m for i, (e, a) in enumerate(pairs) if (m := mismatch(e, a, f"{path}[{i}]"))), None
+        )
     return None if expected == actual else f"{path} is {actual!r}, not {expected!r}"
 
 

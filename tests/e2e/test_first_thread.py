@@ -111,14 +111,30 @@ def test_a_failed_turn_is_reported_and_the_next_one_works(shared: Dispatch) -> N
 
 
 def test_settings_of_the_thread_reach_every_turn(shared: Dispatch) -> None:
-    shared.json("new", "set", "--model", "offline-mini", "--sandbox", "read-only", "--approval-policy", "never", "--no-send")
+    shared.json(
+        "new",
+        "set",
+        "--model",
+        "offline-mini",
+        "--sandbox",
+        "read-only",
+        "--approval-policy",
+        "never",
+        "--no-send",
+    )
 
     call = {"name": "exec_command", "arguments": {"cmd": "sleep 0.4; touch made-by-a-turn"}}
-    shared.json("send", "@set", "offline:" + json.dumps({"steps": [{"call": call}, {"text": "done"}]}))
+    shared.json(
+        "send", "@set", "offline:" + json.dumps({"steps": [{"call": call}, {"text": "done"}]})
+    )
     shared.json("wait", "@set", "--timeout", "60")
 
     found = shared.json("get", "@set")
-    assert (found["model"], found["sandbox"], found["approval_policy"]) == ("offline-mini", "read-only", "never")
+    assert (found["model"], found["sandbox"], found["approval_policy"]) == (
+        "offline-mini",
+        "read-only",
+        "never",
+    )
     assert not (shared.home / "made-by-a-turn").exists()
 
 

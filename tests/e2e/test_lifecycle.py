@@ -49,7 +49,10 @@ def daemons(home: Path) -> list[int]:
             environment = (entry / "environ").read_bytes()
         except OSError:
             continue
-        if b"dispatch_core.daemon.main" in command and f"DISPATCH_HOME={home}\0".encode() in environment:
+        if (
+            b"dispatch_core.daemon.main" in command
+            and f"DISPATCH_HOME={home}\0".encode() in environment
+        ):
             found.append(int(entry.name))
     return found
 
@@ -99,7 +102,9 @@ def test_down_interrupts_what_outlasts_the_grace(dispatch: Dispatch) -> None:
     assert dispatch.json("get", "@endless")["turn"]["status"] == "interrupted"
 
 
-def test_a_killed_app_server_interrupts_the_turn_and_the_next_send_works(dispatch: Dispatch) -> None:
+def test_a_killed_app_server_interrupts_the_turn_and_the_next_send_works(
+    dispatch: Dispatch,
+) -> None:
     dispatch.json("new", "victim", 'offline:{"first_delay": 60}')
     eventually(
         lambda: any(i["type"] == "userMessage" for i in dispatch.json("tail", "@victim")["items"]),
@@ -109,7 +114,8 @@ def test_a_killed_app_server_interrupts_the_turn_and_the_next_send_works(dispatc
 
     os.kill(killed, signal.SIGKILL)
     eventually(
-        lambda: dispatch.json("get", "@victim")["turn"]["status"] == "interrupted", "it is interrupted"
+        lambda: dispatch.json("get", "@victim")["turn"]["status"] == "interrupted",
+        "it is interrupted",
     )
     dispatch.json("send", "@victim", 'offline:{"text": "back again"}')
     done = dispatch.json("wait", "@victim", "--timeout", "60")
@@ -149,7 +155,9 @@ def test_a_thread_that_codex_never_stored_survives_a_killed_app_server(dispatch:
 def test_a_killed_daemon_takes_codex_with_it_and_up_recovers(dispatch: Dispatch) -> None:
     dispatch.json("new", "survivor", 'offline:{"first_delay": 60}')
     eventually(
-        lambda: any(i["type"] == "userMessage" for i in dispatch.json("tail", "@survivor")["items"]),
+        lambda: any(
+            i["type"] == "userMessage" for i in dispatch.json("tail", "@survivor")["items"]
+        ),
         "the message is in Codex's history",
     )
     daemon, codex = dispatch.pid(), codex_pid(dispatch)
@@ -158,7 +166,8 @@ def test_a_killed_daemon_takes_codex_with_it_and_up_recovers(dispatch: Dispatch)
     eventually(lambda: not alive(codex), "the app-server is gone")
     restarted = dispatch.json("up")
     eventually(
-        lambda: dispatch.json("get", "@survivor")["turn"]["status"] == "interrupted", "it is interrupted"
+        lambda: dispatch.json("get", "@survivor")["turn"]["status"] == "interrupted",
+        "it is interrupted",
     )
     dispatch.json("send", "@survivor", 'offline:{"text": "still here"}')
 
@@ -195,7 +204,9 @@ def test_a_codex_that_is_too_old_is_named(tmp_path: Path) -> None:
 
 def test_a_codex_that_exits_at_start_leaves_the_daemon_up(tmp_path: Path) -> None:
     broken = tmp_path / "codex"
-    broken.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo codex-cli 0.169.0; exit 0; }\necho no licence >&2\nexit 7\n')
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo codex-cli 0.169.0; exit 0; }\necho no licence >&2\nexit 7\n'
+    )
     broken.chmod(0o755)
     with temporary_home(DISPATCH_CODEX_BIN=str(broken)) as dispatch:
         dispatch.json("up")

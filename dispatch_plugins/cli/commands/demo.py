@@ -32,9 +32,15 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("new", "builder", "Write a function that parses dates"),
     ),
     ("", ("new", "reviewer", "List what makes a date parser fail")),
-    ("Accepted is not done: wait until each turn has ended.", ("wait", "@builder", "--timeout", "60")),
+    (
+        "Accepted is not done: wait until each turn has ended.",
+        ("wait", "@builder", "--timeout", "60"),
+    ),
     ("", ("wait", "@reviewer", "--timeout", "60")),
-    ("Send more work to a thread and read its history.", ("send", "@reviewer", "Review the builder's work")),
+    (
+        "Send more work to a thread and read its history.",
+        ("send", "@reviewer", "Review the builder's work"),
+    ),
     ("", ("wait", "@reviewer", "--timeout", "60")),
     ("", ("tail", "@reviewer")),
     ("Everything at a glance.", ("list",)),
@@ -68,7 +74,9 @@ def command(app: App) -> click.Command:
         finally:
             _dispatch(("down", "--grace", "0"), env, quiet=True)
             shutil.rmtree(home, ignore_errors=True)
-        _say("\nThat was the real Codex with a stand-in for the language model. With your own account:")
+        _say(
+            "\nThat was the real Codex with a stand-in for the language model. With your own account:"
+        )
         _say('  codex login\n  dispatch new builder "Your first task"')
         return 0
 

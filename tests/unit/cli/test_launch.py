@@ -140,3 +140,14 @@ def test_offline_is_not_promised_by_a_daemon_that_is_not(real: Shell) -> None:
 
     assert error["exit_code"] == 2
     assert "dispatch down" in error["hint"]
+
+
+def test_relative_paths_in_the_environment_are_those_of_the_caller(real: Shell) -> None:
+    real.env["DISPATCH_SOCKET"] = "elsewhere.sock"
+    real.cwd = real.home / "sub"
+    real.cwd.mkdir()
+
+    started = real.run("up").json
+
+    assert started["socket"] == str(real.cwd / "elsewhere.sock")
+    assert real.run("down").json["pid"] == started["pid"]

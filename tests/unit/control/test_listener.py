@@ -147,3 +147,14 @@ def test_a_leftover_of_the_same_process_number_does_no_harm(socket_path: Path) -
     close_listener(open_listener(socket_path), socket_path)
 
     assert names(socket_path.parent) == []
+
+
+def test_a_path_of_the_longest_length_works(home: Path) -> None:
+    directory = home / ("x" * (100 - len(str(home)) - len("//dispatchd.sock")))
+    directory.mkdir(mode=0o700)
+    path = directory / "dispatchd.sock"
+
+    close_listener(open_listener(path), path)
+
+    assert len(str(path)) == 100
+    assert names(directory) == []
