@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 CLI = "dispatch_plugins.cli.main:main"  # what runs when the manifest cannot say
+DAEMON = "dispatch_core.daemon.main:main"  # by name: nothing of it may be on the path of a command
 VALUE_OPTIONS = ("--color",)
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -40,9 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def daemon_main() -> int:
     """Run ``dispatchd`` and return its exit status."""
-    from dispatch_core.daemon.main import main as run
-
-    return int(run() or 0)
+    return int(_entry(DAEMON)() or 0)
 
 
 def first_word(argv: list[str]) -> str | None:
@@ -113,10 +112,15 @@ def _surface(word: str | None, manifest: Manifest) -> Main:
         elif surface["name"] == word and surface["process"]:
             path = surface["process"]
             break
+    main_of_surface: Main = _entry(path)
+    return main_of_surface
+
+
+def _entry(path: str) -> Any:
+    """Return what "module:function" names; importlib itself would cost more than this."""
     module, _, function = path.partition(":")
     __import__(module)
-    entry: Main = getattr(sys.modules[module], function)
-    return entry
+    return getattr(sys.modules[module], function)
 
 
 if __name__ == "__main__":

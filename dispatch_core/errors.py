@@ -33,18 +33,21 @@ This module is standard library only: the fast path of the CLI imports it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-
+TYPE_CHECKING = False  # typing costs more than everything else in this module
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any, ClassVar
 
 
-class Projection(NamedTuple):
-    """How one error code appears on the surfaces."""
+class Projection:
+    """How one error code appears on the surfaces. retryable: whether repeating the request is safe."""
 
-    exit_code: int
-    rpc_code: int
-    retryable: bool = False
+    __slots__ = ("exit_code", "retryable", "rpc_code")
+
+    def __init__(self, exit_code: int, rpc_code: int, *, retryable: bool = False) -> None:
+        self.exit_code = exit_code
+        self.rpc_code = rpc_code
+        self.retryable = retryable
 
 
 PROJECTIONS: dict[str, Projection] = {

@@ -23,6 +23,7 @@ class ThreadView(OpOutput):
     id: str = Field(description="Codex's own thread id.")
     handle: str = Field(description="The label, @name; it can change and need not be unique.")
     title: str | None = Field(description="Display name of the thread in Codex.")
+    key: str = Field(description="dispatch's own id of the thread, which never changes; events carry it.")
     managed: bool = Field(default=True, description="Whether the thread is in the registry.")
     source: Source = Field(
         description="own: made by dispatch, may be written. attached: may be read."
@@ -53,6 +54,7 @@ def thread_view(thread: ThreadRecord) -> ThreadView:
         id=thread.native_id,
         handle=thread.handle,
         title=thread.title,
+        key=thread.key,
         source=thread.source,
         status=thread.status,
         cwd=thread.cwd,

@@ -6,7 +6,6 @@ Standard library only: the command line and the MCP bridge import it when there 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -16,16 +15,15 @@ import threading
 import time
 
 from dispatch_core.control.sync_client import Connection
+from dispatch_core.daemon.departure import ended, hold_process, once_unlocked
 from dispatch_core.errors import DaemonUnreachable, RemoteError, TimedOut, ValidationFailed
 
 TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
+    from dispatch_core.daemon.departure import Process
     from dispatch_core.daemon.paths import Paths
-
-    _Process = Any  # a pidfd, or a kqueue where there are none
 
 PROBE_TIMEOUT = 5.0
 START_TIMEOUT = 15.0
@@ -53,7 +51,7 @@ def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[s
             found = probe(paths)
             if found.get("state") != "draining":
                 return _answer(paths, ALREADY_RUNNING, found)
-            if not _once_unlocked(paths, max(0.0, deadline - time.monotonic()), lambda: None):
+            if not once_unlocked(paths, max(0.0, deadline - time.monotonic()), lambda: None):
                 raise _not_stopped(paths, found.get("pid"))
         if _spawn(paths, offline=offline, deadline=deadline):
             return _answer(paths, "started", probe(paths))
@@ -77,10 +75,10 @@ def down(
         pid, process = _ask_to_stop(paths, grace, timeout)  # it was just starting
     if pid is None and not os.path.exists(paths.lock) and not os.path.lexists(paths.socket):
         return {"status": "not_running", "stopped": False, "pid": None}
-    unlocked = _once_unlocked(
+    unlocked = once_unlocked(
         paths, max(0.0, deadline - time.monotonic()), lambda: _remove_socket(paths)
     )
-    if not unlocked or not _ended(process, deadline):
+    if not unlocked or not ended(process, deadline):
         raise _not_stopped(paths, pid)
     return {
         "status": "stopped" if pid is not None else "not_running",
@@ -256,7 +254,7 @@ def _wait_for_winner(paths: Paths, deadline: float) -> dict[str, Any] | None:
                 f"a daemon (pid {_lock_holder(paths)}) holds the lock of this home and does not answer",
                 hint=f"try again; look into {paths.log}",
             )
-        if _once_unlocked(paths, 0.0, lambda: None):
+        if once_unlocked(paths, 0.0, lambda: None):
             return None
         retry.wait(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
@@ -264,12 +262,12 @@ def _wait_for_winner(paths: Paths, deadline: float) -> dict[str, Any] | None:
 
 def _ask_to_stop(
     paths: Paths, grace: float | None, timeout: float
-) -> tuple[int | None, _Process | None]:
+) -> tuple[int | None, Process | None]:
     """Ask the daemon to shut down; return its pid, None when no daemon answers, and a hold on its process."""
     try:
         with Connection.connect(paths.socket, timeout=PROBE_TIMEOUT) as connection:
             pid = int(connection.hello(greeting(), timeout=PROBE_TIMEOUT).get("pid") or 0)
-            process = _hold_process(pid)  # while it certainly is the daemon's pid
+            process = hold_process(pid)  # while it certainly is the daemon's pid
             # A daemon that stops may close the connection before its answer is read; the lock tells.
             with contextlib.suppress(DaemonUnreachable):
                 params = {} if grace is None else {"grace": grace}
@@ -277,94 +275,6 @@ def _ask_to_stop(
             return pid, process
     except DaemonUnreachable:
         return None, None
-
-
-def _hold_process(pid: int) -> _Process | None:
-    """Return something to select on that is readable once the process has ended; None where there is no such thing."""
-    try:
-        if sys.platform == "linux":
-            return os.pidfd_open(pid)
-        queue = select.kqueue()
-        wanted = select.kevent(
-            pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, fflags=select.KQ_NOTE_EXIT
-        )
-        queue.control([wanted], 0)
-        return queue
-    except (OSError, AttributeError):
-        return None
-
-
-def _ended(process: _Process | None, deadline: float) -> bool:
-    """Wait until a process has ended: the lock is free a little earlier, when the interpreter has not been torn down yet."""
-    if process is None:
-        return True
-    ready, _, _ = select.select([process], [], [], max(0.0, deadline - time.monotonic()))
-    if isinstance(process, int):
-        os.close(process)
-    return bool(ready)
-
-
-def _once_unlocked(paths: Paths, timeout: float, then: Callable[[], None]) -> bool:
-    """Run ``then`` while holding the daemon's lock, as soon as it is free; False if it is not within timeout seconds.
-
-    The daemon holds the lock for its whole life and the kernel releases it, so having it proves that the process is gone, which
-    neither a missing socket nor a pid (it may be somebody else's by now) does. flock has no deadline, hence the thread.
-    """
-    try:
-        descriptor = os.open(
-            paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-    except FileNotFoundError:
-        return True  # no home, so no daemon in it
-    if _try_lock(descriptor):
-        return _finish(descriptor, then)
-    if timeout <= 0:
-        os.close(descriptor)
-        return False
-    waiter = _LockWaiter(descriptor)
-    return waiter.wait(timeout) and _finish(descriptor, then)
-
-
-class _LockWaiter:
-    """A thread that waits for a lock; whoever comes too late, it or its caller, knows that the other has decided."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._decided = threading.Lock()
-        self._acquired = threading.Event()
-        self._abandoned = False
-        threading.Thread(target=self._run, name="daemon lock", daemon=True).start()
-
-    def wait(self, timeout: float) -> bool:
-        """Return True once the lock is held; after False the thread gives the lock up by itself."""
-        self._acquired.wait(timeout)
-        with self._decided:
-            self._abandoned = not self._acquired.is_set()
-        return not self._abandoned
-
-    def _run(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        with self._decided:
-            if self._abandoned:
-                os.close(self._descriptor)
-            else:
-                self._acquired.set()
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _finish(descriptor: int, then: Callable[[], None]) -> bool:
-    try:
-        then()
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _remove_socket(paths: Paths) -> None:

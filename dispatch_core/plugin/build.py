@@ -109,7 +109,8 @@ def _describe(
             entry = {**asdict(surface), "plugin": report.name, "dist": report.dist}
             entries["surfaces"].append(_json(entry))
     except Exception as error:  # noqa: BLE001 -- whatever its models and examples raise is the plugin's fault
-        report.quarantine("freeze", f"{what} cannot be written as JSON: {error}", error)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        report.quarantine("freeze", f"{what} cannot be written as JSON: {reason}", error)
         return {"ops": [], "kinds": [], "surfaces": []}
     return entries
 

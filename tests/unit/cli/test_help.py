@@ -32,7 +32,7 @@ def test_the_root_help_lists_every_command_in_its_section(shell: Shell) -> None:
     assert [line.split("  ")[0] for line in sections["Goals"]] == ["goal clear", "goal set"]
     assert sections["From acme-dispatch"] == ["acme deploy  Do acme.deploy in one go"]
     assert [line.split()[0] for line in sections["Daemon"]] == [
-        "daemon", "mcp", "up", "down", "schema", "completion", "help",
+        "daemon", "mcp", "up", "down", "demo", "schema", "completion", "help",
     ]  # fmt: skip
     assert "secret op" not in help_.out
 

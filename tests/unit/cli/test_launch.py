@@ -61,6 +61,10 @@ def test_down_returns_when_nothing_is_left(real: Shell) -> None:
     stopped = real.run("down").json
 
     assert stopped == {"status": "stopped", "stopped": True, "pid": started["pid"]}
+    process = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(started["pid"])], capture_output=True, check=False
+    )
+    assert process.stdout.strip() in (b"", b"Z", b"Zs")  # ended; init may not have taken note yet
     assert not Path(real.socket).exists()
     with (real.home / "dispatchd.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,3 +1,4 @@
+# ruff: noqa: S101 -- asserting is what tests do
 """How a plugin is tested: its declarations as plain data, then the real command over a real daemon.
 
 The fixture ``dispatch`` comes with dispatch itself: a fresh home, a daemon that starts with the first command, no account.

@@ -1,0 +1,118 @@
+"""Run the benchmarks: ``python -m bench [--quick] [--json FILE] [--only NAME]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import commands, control, start, turn
+from bench.world import World
+
+if TYPE_CHECKING:
+    from bench.measure import Result
+
+BENCHMARKS = {"cli": commands.run, "control": control.run, "start": start.run, "turn": turn.run}
+HEADER = ("figure", "median", "floor", "floor's median", "ratio (min-max)", "goal", "verdict")
+GOALS = {"ratio": "≤ {:g}x", "excess": "≤ +{:g} {unit}", "figure": "≤ {:g} {unit}"}
+
+
+def main() -> int:
+    """Measure, print a table, and return 0 unless a benchmark could not run."""
+    options = _parse()
+    results: list[Result] = []
+    failed = 0
+    with World.open(quick=options.quick) as world:
+        about = _about(world)
+        for name in options.only or BENCHMARKS:
+            sys.stderr.write(f"measuring {name} …\n")
+            try:
+                results += BENCHMARKS[name](world)
+            except Exception:
+                traceback.print_exc()
+                failed += 1
+    sys.stdout.write(table(results, about))
+    if options.json:
+        lines = [_as_dict(result) for result in results]
+        options.json.write_text(json.dumps({"about": about, "results": lines}, indent=2) + "\n")
+    return 1 if failed else 0
+
+
+def table(results: list[Result], about: dict[str, str]) -> str:
+    """Return the results as a Markdown table under a line about the machine."""
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in about.items()),
+        "",
+        f"| {' | '.join(HEADER)} |",
+        f"|{'---|' * len(HEADER)}",
+    ]
+    lines += [f"| {' | '.join(_row(result))} |" for result in results]
+    return "\n".join(lines) + "\n"
+
+
+def _row(result: Result) -> list[str]:
+    ratios = result.ratios
+    goal = "-"
+    verdict = result.verdict
+    if result.goal is not None:
+        goal = GOALS[result.goal.of].format(result.goal.at_most, unit=result.unit)
+        if result.goal.of == "excess":
+            verdict += f" (+{result.judged:.2f} {result.unit})"
+    return [
+        result.name,
+        f"{statistics.median(result.figure):.1f} {result.unit}",
+        result.floor_name,
+        f"{statistics.median(result.floor):.1f} {result.unit}",
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
+        goal,
+        verdict,
+    ]
+
+
+def _as_dict(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "unit": result.unit,
+        "figure": list(result.figure),
+        "floor": list(result.floor),
+        "floor_name": result.floor_name,
+        "ratio": statistics.median(result.ratios),
+        "judged": result.judged,
+        "goal": None if result.goal is None else [result.goal.of, result.goal.at_most],
+        "verdict": result.verdict,
+    }
+
+
+def _about(world: World) -> dict[str, str]:
+    version = subprocess.run(
+        [world.codex, "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
+    return {
+        "Python": platform.python_version(),
+        "SQLite": sqlite3.sqlite_version,
+        "Codex": version,
+        "CPUs": str(os.cpu_count()),
+        "processes in": world.cost.unit,
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a fifth of the rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    parser.add_argument(
+        "--only", action="append", choices=list(BENCHMARKS), help="one benchmark; repeatable"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

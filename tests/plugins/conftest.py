@@ -1,0 +1,195 @@
+"""The example distributions, installed by pip, and commands that run with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+EXAMPLES = REPO / "plugins" / "examples"
+BROKEN = EXAMPLES / "dispatch-broken"
+SOUND = ("counted", "loud")
+PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
+INSTALL_DEADLINE = 300.0
+DEADLINE = 90.0
+BUILD_DEADLINE = 10.0  # far more than the sound plugins need, also on a busy machine
+
+SHOW_MANIFEST = """
+import json, os, sys
+from dispatch_core.daemon.paths import Paths
+from dispatch_core.errors import DispatchError
+from dispatch_core.plugin import manifest
+
+safe, deadline = json.loads(sys.argv[1])
+try:
+    answer = {"manifest": manifest.load(Paths.from_env(os.environ), safe=safe, deadline=deadline)}
+except DispatchError as error:
+    answer = {"error": error.to_dict(), "type": type(error).__name__}
+answer["imported"] = [name for name in sys.modules if name.startswith(("broken_", "dispatch_echo"))]
+print(json.dumps(answer))
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Directories into which distributions were installed, and the interpreter that sees them.
+
+    home: the dispatch home of this test. env: what is set besides.
+    """
+
+    home: Path
+    directories: Sequence[Path]
+    python: Path = Path(sys.executable)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the interpreter to its end."""
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "DISPATCH_HOME": str(self.home),
+            "PYTHONPATH": os.pathsep.join(map(str, self.directories)),
+            **self.env,
+        }
+        return subprocess.run(
+            [str(self.python), "-P", *words],
+            env=env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    def json(self, *words: str) -> Any:
+        """Run the interpreter, which must succeed, and return what it printed."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def dispatch(self, *words: str) -> Any:
+        """Run a command of dispatch, which must succeed, and return what it printed."""
+        return self.json("-m", "dispatch_core.boot", *words)
+
+    def answer(self, *, safe: bool = False) -> dict[str, Any]:
+        """Return {manifest} or {error, type} of a process that asks for the manifest, and which plugins it imported."""
+        found = self.json("-c", SHOW_MANIFEST, json.dumps([safe, BUILD_DEADLINE]))
+        assert isinstance(found, dict)
+        return found
+
+    def manifest(self, *, safe: bool = False) -> dict[str, Any]:
+        """Return the manifest, made by a process that imports no plugin itself."""
+        answer = self.answer(safe=safe)
+        assert answer["imported"] == []
+        found = answer["manifest"]
+        assert isinstance(found, dict)
+        return found
+
+    def cached(self) -> list[Path]:
+        """Return the manifest files."""
+        return sorted((self.home / "cache").glob("manifest-*"))
+
+    def configure(self, text: str) -> None:
+        """Write the configuration file."""
+        (self.home / "config.toml").write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What pip made of the examples. sound: counted, loud and dispatch-echo. broken: the others of dispatch-broken."""
+
+    sound: Path
+    broken: Sequence[Path]
+
+    @property
+    def everything(self) -> list[Path]:
+        return [self.sound, *self.broken]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def workshop() -> Iterator[Path]:
+    """A directory with copies of the sources, because building leaves traces in them, and what pip needs to build."""
+    directory = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))
+    leave = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*_cache")
+    shutil.copytree(EXAMPLES, directory / "examples", ignore=leave)
+    backend = tomllib.loads((BROKEN / "loud" / "pyproject.toml").read_text())["build-system"]
+    _pip(["install", "--target", directory / "backend", *backend["requires"]]).communicate()
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pip(workshop: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start pip, which builds with the backend of the workshop: ``pip("install", …, python=…)``."""
+
+    def start(*words: object, python: Path | None = None) -> subprocess.Popen[str]:
+        interpreter = ["--python", python] if python else []
+        return _pip([*interpreter, *words], PYTHONPATH=str(workshop / "backend"))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def installed(workshop: Path, pip: Callable[..., subprocess.Popen[str]]) -> Installed:
+    """All examples, installed once per session. Three at a time, because pip spends its time waiting for builds."""
+    sources = workshop / "examples" / "dispatch-broken"
+    broken = sorted(p for p in sources.iterdir() if p.is_dir() and p.name not in SOUND)
+    parts = {
+        workshop / "sound": [*(sources / s for s in SOUND), workshop / "examples/dispatch-echo"],
+        workshop / "broken-0": broken[0::2],
+        workshop / "broken-1": broken[1::2],
+    }
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--no-compile")
+    running = [pip("install", *offline, "--target", to, *what) for to, what in parts.items()]
+    for process in running:
+        finish(process)
+    sound, *others = parts
+    return Installed(sound, others)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A dispatch home with a path short enough for a socket."""
+    directory = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def site(home: Path, installed: Installed) -> Site:
+    """The sound examples."""
+    return Site(home, [installed.sound])
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for pip, which must succeed."""
+    output, _ = process.communicate(timeout=INSTALL_DEADLINE)
+    assert process.returncode == 0, output
+
+
+def _pip(words: Sequence[object], **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *PIP, *map(str, words)],
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
