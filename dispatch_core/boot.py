@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from dispatch_core import __version__
+
 TYPE_CHECKING = False  # typing costs more than the rest of this module
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +18,11 @@ if TYPE_CHECKING:
     Manifest = dict[str, Any]
     Main = Callable[[list[str], Manifest], int]
 
-VERSION = "0.1.0"
-CLI = "dispatch_plugins.cli.main:main"  # what runs when the manifest cannot say
-DAEMON = "dispatch_core.daemon.main:main"  # by name: nothing of it may be on the path of a command
+CLI = "dispatch_plugins.cli.main:main"  # by name: the kernel imports no plugin
 VALUE_OPTIONS = ("--color",)
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+PLUGIN_FAULT = 13
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,11 +38,6 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     return status
-
-
-def daemon_main() -> int:
-    """Run ``dispatchd`` and return its exit status."""
-    return int(_entry(DAEMON)() or 0)
 
 
 def first_word(argv: list[str]) -> str | None:
@@ -63,11 +59,11 @@ def _run(argv: list[str]) -> int:
     word = first_word(argv)
     before = argv[: argv.index(word)] if word is not None else argv
     if "--version" in before:
-        sys.stdout.write(f"dispatch {VERSION}\n")
+        sys.stdout.write(f"dispatch {__version__}\n")
         return 0
     if "--safe" in before:
         os.environ["DISPATCH_SAFE"] = "1"  # the daemon that may be started is to be safe as well
-    manifest = _manifest(safe=os.environ.get("DISPATCH_SAFE", "") not in ("", "0"))
+    manifest = _manifest(safe=os.environ.get("DISPATCH_SAFE", "").lower() in ("1", "true", "yes", "on"))
     return _surface(word, manifest)(argv, manifest)
 
 
@@ -84,7 +80,7 @@ def _manifest(*, safe: bool) -> Manifest:
         return {
             "format": 1,
             "key": None,
-            "version": VERSION,
+            "version": __version__,
             "ops": [],
             "surfaces": [],
             "kinds": [],
@@ -105,15 +101,29 @@ def _as_dict(error: Exception) -> dict[str, Any]:
 
 
 def _surface(word: str | None, manifest: Manifest) -> Main:
-    path = CLI
+    found: Main
     for surface in manifest["surfaces"]:
-        if surface["name"] == "cli":
-            path = surface["process"] or CLI
-        elif surface["name"] == word and surface["process"]:
-            path = surface["process"]
-            break
-    main_of_surface: Main = _entry(path)
-    return main_of_surface
+        if surface["name"] == word and surface["process"]:
+            try:
+                found = _entry(surface["process"])
+            except Exception as error:  # noqa: BLE001 -- the border to a plugin: the command line goes on without it
+                return _broken(surface, error)
+            return found
+    found = _entry(CLI)
+    return found
+
+
+def _broken(surface: dict[str, Any], error: Exception) -> Main:
+    """Return what runs in place of a surface that cannot be imported."""
+
+    def report(argv: list[str], manifest: Manifest) -> int:  # noqa: ARG001 -- the form of every surface
+        sys.stderr.write(
+            f"dispatch: plugin {surface['plugin']} ({surface['dist']}): surface {surface['name']} cannot be "
+            f"loaded: {type(error).__name__}: {error}\nhint: dispatch plugins show {surface['plugin']}\n"
+        )
+        return PLUGIN_FAULT
+
+    return report
 
 
 def _entry(path: str) -> Any:

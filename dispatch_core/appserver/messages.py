@@ -24,7 +24,11 @@ class Params(BaseModel):
     """Base of what is sent; what is None is left out, so that Codex's own configuration applies."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        defer_build=True,
     )
 
     def wire(self) -> dict[str, Any]:
@@ -173,7 +177,11 @@ class Received(BaseModel):
     """Base of what is read: unknown fields are ignored, and only the id must be there."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        defer_build=True,
     )
 
     id: str = Field(description="Codex's id.")

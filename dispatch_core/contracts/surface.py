@@ -18,9 +18,10 @@ IMPORT_PATH = re.compile(r"[\w.]+:\w+")
 class Surface:
     """A way to reach every op, in up to two halves, each "module:function".
 
-    process: ``main(argv: list[str], manifest: Manifest) -> int``, run as ``dispatch NAME …`` in a process of its own; it
-    talks to the daemon over the control socket. session: ``async serve(stream, session)`` in the daemon: what the far end of
-    a connection is handed to when a process asks for it; stream is a byte stream, session a SurfaceSession.
+    process: ``main(argv: list[str], manifest: Manifest) -> int``, run as ``dispatch NAME …`` in a process of its own; argv is
+    all the words, with NAME among them. It talks to the daemon over the control socket. session:
+    ``async serve(stream, session)`` in the daemon: what the far end of a connection is handed to when a process asks for it;
+    stream is a byte stream, session a SurfaceSession.
     """
 
     name: str

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+from dispatch_core import __version__
 from dispatch_core.control.sync_client import Connection
 from dispatch_core.daemon.departure import ended, hold_process, once_unlocked
 from dispatch_core.errors import DaemonUnreachable, RemoteError, TimedOut, ValidationFailed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT = 5.0
 START_TIMEOUT = 15.0
+SETTLE_TIMEOUT = 5.0  # seconds Codex gets to answer its first request
 STOP_TIMEOUT = 60.0  # seconds on top of the grace; only a stuck daemon takes it
 KILL_AFTER = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -59,6 +61,19 @@ def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[s
         winner = _wait_for_winner(paths, deadline)
         if winner is not None and winner.get("state") != "draining":
             return _answer(paths, ALREADY_RUNNING, winner)
+
+
+def settled_state(paths: Paths, *, timeout: float = SETTLE_TIMEOUT) -> str:
+    """Return the daemon's state once Codex has started or failed to: ready, degraded, or starting after the timeout."""
+    deadline = time.monotonic() + timeout
+    pause = FIRST_PAUSE
+    retry = threading.Event()  # never set: its wait is the step
+    while True:
+        state = str(probe(paths).get("state"))
+        if state != "starting" or time.monotonic() >= deadline:
+            return state
+        retry.wait(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def down(
@@ -95,9 +110,7 @@ def probe(paths: Paths) -> dict[str, Any]:
 
 def greeting() -> dict[str, Any]:
     """Return the greeting of a client that only looks after the daemon, whatever plugins it runs."""
-    from dispatch_core.boot import VERSION
-
-    return {"protocol": PROTOCOL, "client": "cli", "version": VERSION, "manifest": None}
+    return {"protocol": PROTOCOL, "client": "cli", "version": __version__, "manifest": None}
 
 
 def _answer(paths: Paths, status: str, found: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def load(paths: Paths, *, safe: bool = False, deadline: float = BUILD_DEADLINE) 
 
 def current_key(paths: Paths, *, safe: bool = False) -> str:
     """Return the key of the manifest that would be right now: interpreter, distributions, configuration, switches."""
-    parts = [str(FORMAT), sys.executable, sys.version, str(safe)]
+    parts = [str(FORMAT), sys.prefix, sys.version, str(safe)]
     parts += [f"{name}={os.environ.get(name, '')}" for name in SWITCHES]
     parts.append(_stamp(paths.config))
     parts += sorted(set(_entry_points()))
@@ -53,7 +53,7 @@ def _entry_points() -> Iterator[str]:
         try:
             with os.scandir(directory or ".") as entries:
                 for entry in entries:
-                    if entry.name.endswith((".dist-info", ".egg-info")):
+                    if entry.name.endswith(".dist-info"):
                         yield _stamp(f"{entry.path}/entry_points.txt")
         except OSError:
             continue

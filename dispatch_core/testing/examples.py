@@ -48,23 +48,18 @@ def in_order(
 
 def mismatch(expected: Any, actual: Any, path: str = "output") -> str | None:
     """Return where actual lacks what an example promises, or None. Objects may have more fields, lists may not."""
-    if isinstance(expected, dict):
-        if not isinstance(actual, dict):
-            return f"{path} is {actual!r}, not an object"
-        for name, value in expected.items():
-            if name not in actual:
-                return f"{path}.{name} is missing"
-            if found := mismatch(value, actual[name], f"{path}.{name}"):
-                return found
-        return None
-    if isinstance(expected, list):
-        if not isinstance(actual, list) or len(actual) != len(expected):
-            return f"{path} is {actual!r}, not a list of {len(expected)}"
+    parts: list[tuple[Any, Any, str]]
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        missing = [name for name in expected if name not in actual]
+        if missing:
+            return f"{path}.{missing[0]} is missing"
+        parts = [(value, actual[name], f"{path}.{name}") for name, value in expected.items()]
+    elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         pairs = zip(expected, actual, strict=True)
-        return next(
-            (m for i, (e, a) in enumerate(pairs) if (m := mismatch(e, a, f"{path}[{i}]"))), None
-        )
-    return None if expected == actual else f"{path} is {actual!r}, not {expected!r}"
+        parts = [(wanted, found, f"{path}[{i}]") for i, (wanted, found) in enumerate(pairs)]
+    else:
+        return None if expected == actual else f"{path} is {actual!r}, not {expected!r}"
+    return next((found for part in parts if (found := mismatch(*part))), None)
 
 
 def command_line(op: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ def op_help(
     out.write(f"  {op['summary']}\n")
     if owner:
         out.write(f"  (from {owner})\n")
-    _examples(out, [_example(op, example) for example in op["examples"]])
+    _examples(out, [_example(op, example) for example in _shown(op)])
     shown = [field for field in fields if not field.hidden]
     _table(out, "Arguments", [(f.metavar, _describe(f)) for f in shown if f.argument])
     rows = [(_names(f), _describe(f)) for f in shown if not f.argument]
@@ -83,6 +83,11 @@ def _table(out: click.HelpFormatter, title: str, rows: Sequence[tuple[str, str]]
     out.indent()
     out.write_dl(rows)
     out.dedent()
+
+
+def _shown(op: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the examples that work, or all when none does: a newcomer copies them."""
+    return [e for e in op["examples"] if e.get("error") is None] or list(op["examples"])
 
 
 def _examples(out: click.HelpFormatter, lines: Sequence[str]) -> None:

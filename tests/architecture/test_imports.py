@@ -36,7 +36,12 @@ PLANTED = {
 
 def lint(tree: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as l; l()", "--no-cache"],
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command as l; l()",
+            "--no-cache",
+        ],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": f"{tree}:{tree}/hookspecs"},
         capture_output=True,
@@ -86,10 +91,10 @@ def test_planted_violations_break_their_contracts(tree: Path) -> None:
 
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
-    broken = [line for line in " ".join(done.stdout.split()).split(" - ")]
+    output = " ".join(done.stdout.split())
     for name in contracts():
         title = parser[f"importlinter:contract:{name}"]["name"]
-        assert f"{title} BROKEN" in " ".join(done.stdout.split()), (name, broken[:3])
+        assert f"{title} BROKEN" in output, name
 
 
 def test_dispatch_list_imports_nothing_heavy(dispatch: Dispatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,7 @@ async def test_every_example_holds_in_mcp(world: Dispatch, ops: list[Mapping[str
 
     argv = world.argv("mcp", "--profile", "flat")
     server = StdioServerParameters(
-        command=sys.executable, args=argv[1:], env=world.environment, cwd=os.getcwd()
+        command=sys.executable, args=argv[1:], env=world.environment, cwd=world.home
     )
     async with Client(stdio_client(server)) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}

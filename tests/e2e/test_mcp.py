@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ async def client_of(dispatch: Dispatch, *words: str, **options: Any) -> AsyncIte
 
     argv = dispatch.argv("mcp", *words)
     server = StdioServerParameters(
-        command=sys.executable, args=argv[1:], env=dispatch.environment, cwd=os.getcwd()
+        command=sys.executable, args=argv[1:], env=dispatch.environment, cwd=dispatch.home
     )
     with anyio.fail_after(DEADLINE):
         async with Client(stdio_client(server), **options) as client:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 REPO = Path(__file__).parents[2]
 EXAMPLES = REPO / "plugins" / "examples"
@@ -130,7 +132,7 @@ def workshop() -> Iterator[Path]:
     leave = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*_cache")
     shutil.copytree(EXAMPLES, directory / "examples", ignore=leave)
     backend = tomllib.loads((BROKEN / "loud" / "pyproject.toml").read_text())["build-system"]
-    _pip(["install", "--target", directory / "backend", *backend["requires"]]).communicate()
+    finish(_pip(["install", "--target", directory / "backend", *backend["requires"]]))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -164,18 +166,32 @@ def installed(workshop: Path, pip: Callable[..., subprocess.Popen[str]]) -> Inst
     return Installed(sound, others)
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A dispatch home with a path short enough for a socket."""
-    directory = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+@pytest.fixture(scope="session")
+def make_site() -> Iterator[Callable[..., Site]]:
+    """Make a site: ``make_site([directory], NAME=value)``. The path of its home is short enough for a socket."""
+    homes: list[Path] = []
+
+    def make(directories: Sequence[Path], *, python: Path | None = None, **env: str) -> Site:
+        homes.append(Path(tempfile.mkdtemp(prefix="d-", dir="/tmp")))
+        return Site(homes[-1], directories, python or Path(sys.executable), env)
+
+    yield make
+    for home in homes:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def everything(installed: Installed, make_site: Callable[..., Site]) -> Site:
+    """All examples at once, and a home in which the manifest of them has been made."""
+    site = make_site(installed.everything)
+    site.manifest()
+    return site
 
 
 @pytest.fixture
-def site(home: Path, installed: Installed) -> Site:
-    """The sound examples."""
-    return Site(home, [installed.sound])
+def sound(installed: Installed, make_site: Callable[..., Site]) -> Callable[..., Site]:
+    """Make a site with the sound examples only: ``sound(NAME=value)``."""
+    return lambda **env: make_site([installed.sound], **env)
 
 
 def finish(process: subprocess.Popen[str]) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 BROKEN = Path(__file__).parents[2] / "plugins" / "examples" / "dispatch-broken"
 HARMLESS = ("counted", "loud", "thread-at-import")
 FAILURES = {
-    "missing-module": ("load", "ModuleNotFoundError: No module named 'broken_missing_module_plugin'"),
+    "missing-module": (
+        "load",
+        "ModuleNotFoundError: No module named 'broken_missing_module_plugin'",
+    ),
     "missing-dependency": ("load", "No module named 'broken_library_that_is_not_installed'"),
     "assert-at-import": ("load", "AssertionError: arithmetic is not what it was"),
     "exit-at-import": ("load", "SystemExit: this library is a program"),
@@ -47,11 +44,69 @@ FAILURES = {
 }
 
 
-@pytest.fixture(scope="module")
-def together(installed) -> Iterator[Any]:
-    """A home in which the manifest of all examples has been made."""
-    from conftest_site import Site  # noqa: F401 -- replaced below
-
-    yield None
+def found(site, folder):
+    (plugin,) = [p for p in site.manifest()["plugins"] if p["dist"] == f"broken-{folder}"]
+    return plugin
 
 
+def test_every_folder_of_broken_examples_has_its_expectation():
+    folders = {path.parent.name for path in BROKEN.glob("*/pyproject.toml")}
+
+    assert folders == {*FAILURES, *HARMLESS}
+
+
+@pytest.mark.parametrize("folder", sorted(FAILURES))
+def test_a_broken_plugin_is_named_with_stage_and_reason(everything, folder):
+    stage, reason = FAILURES[folder]
+
+    plugin = found(everything, folder)
+
+    assert (plugin["state"], plugin["stage"]) == ("quarantined", stage)
+    assert reason in plugin["reason"]
+    assert "\n" not in plugin["reason"]
+    assert plugin["provides"] == {}
+
+
+@pytest.mark.parametrize("folder", HARMLESS)
+def test_what_only_looks_broken_stays_loaded(everything, folder):
+    plugin = found(everything, folder)
+
+    assert (plugin["state"], plugin["reason"]) == ("loaded", None)
+
+
+def test_broken_plugins_cost_nothing_but_themselves(everything, make_site):
+    alone = make_site([]).manifest()
+
+    together = everything.manifest()
+
+    ours = {plugin["name"]: plugin for plugin in together["plugins"] if plugin["first_party"]}
+    assert ours == {plugin["name"]: plugin for plugin in alone["plugins"]}
+    names = {op["name"] for op in together["ops"]}
+    third_party = {"counted.one", "echo.say", "loud.one", "threaded.one"}
+    assert names == {op["name"] for op in alone["ops"]} | third_party
+    assert together["surfaces"] == alone["surfaces"]
+    kinds = [kind["name"] for kind in together["kinds"]]
+    assert kinds == [*(kind["name"] for kind in alone["kinds"]), "echo.never"]
+
+
+def test_a_traceback_is_kept_of_what_raised(everything):
+    raised = found(everything, "half-way")
+
+    assert "broken_half_way.py" in raised["traceback"]
+    assert found(everything, "future-api")["traceback"] is None
+
+
+def test_the_plugins_command_shows_each_failure(everything):
+    listed = everything.dispatch("plugins", "--json")["plugins"]
+    (shown,) = everything.dispatch("plugins", "show", "half_way", "--json")["plugins"]
+
+    stages = {p["dist"]: p["stage"] for p in listed if p["state"] == "quarantined"}
+    assert stages == {f"broken-{name}": stage for name, (stage, _) in FAILURES.items()}
+    assert "the second hook gave up" in shown["traceback"]
+
+
+def test_the_other_commands_have_their_help(everything):
+    done = everything.run("-m", "dispatch_core.boot", "list", "--help")
+
+    assert done.returncode == 0, done.stderr
+    assert "dispatch list" in done.stdout

@@ -33,6 +33,8 @@ def command(app: App) -> click.Command:
     def up(context: click.Context, offline: bool) -> int:
         app.settle(context)
         answer = launch.up(Paths.from_env(app.invocation.env), offline=offline)
+        if answer["state"] == "starting":
+            answer["state"] = launch.settled_state(Paths.from_env(app.invocation.env))
         if offline and not answer["offline"]:
             raise ValidationFailed(
                 f"a daemon (pid {answer['pid']}) is running already, and not offline",
@@ -44,7 +46,7 @@ def command(app: App) -> click.Command:
         state = "" if answer["state"] in (None, "ready") else f", {answer['state']}"
         text = f"daemon {started} (pid {answer['pid']}{mode}{state})"
         if answer["state"] == "degraded":
-            text += "\ndispatch daemon status says what is missing"
+            text += "\n  next: dispatch daemon status says what is missing and what to do"
         output.result(app.invocation, answer, text)
         return 0
 
