@@ -63,17 +63,18 @@ def _run(argv: list[str]) -> int:
         return 0
     if "--safe" in before:
         os.environ["DISPATCH_SAFE"] = "1"  # the daemon that may be started is to be safe as well
-    manifest = _manifest(safe=os.environ.get("DISPATCH_SAFE", "").lower() in ("1", "true", "yes", "on"))
+    manifest = _manifest()
     return _surface(word, manifest)(argv, manifest)
 
 
-def _manifest(*, safe: bool) -> Manifest:
+def _manifest() -> Manifest:
     """Return the manifest; when it cannot be built, an empty one that says why, for the commands that need no op."""
     from dispatch_core.daemon.paths import Paths
 
     try:
         from dispatch_core.plugin import manifest
 
+        safe = manifest.safe_mode(os.environ)
         return manifest.load(Paths.from_env(os.environ), safe=safe)
     except Exception as error:  # noqa: BLE001 -- reported by the command
         # The border that keeps `down` and `plugins` working: whatever is wrong with the manifest is reported by the command.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping  # noqa: TC003 -- pydantic reads it
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -76,6 +76,10 @@ class Settings:
         """
         path = Path(path)
         try:
+            if not S_ISREG(path.stat().st_mode):  # to read a pipe would wait for ever
+                raise ValidationFailed(
+                    f"{path} is not a file", hint="mend the file or move it away"
+                )
             with path.open("rb") as file:
                 data = file.read(SIZE_LIMIT + 1)
         except FileNotFoundError:
@@ -86,8 +90,11 @@ class Settings:
             ) from error
         if len(data) > SIZE_LIMIT:
             raise ValidationFailed(f"{path} is larger than {SIZE_LIMIT} bytes", hint="move it away")
+        # Imported for start-up: most homes have no configuration.
+        import tomllib  # noqa: PLC0415
+
         try:
-            return cls(path, tomllib.loads(data.decode("utf-8")))
+            return cls(path, tomllib.loads(data.decode("utf-8-sig")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValidationFailed(
                 f"{path} is not valid TOML: {error}", hint=f"mend {path}"

@@ -17,7 +17,7 @@ from dispatch_core.appserver.messages import (
     text_input,
 )
 from dispatch_core.appserver.signals import turn_status
-from dispatch_core.errors import CodexError
+from dispatch_core.errors import CodexError, OutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ async def set_name(codex: Codex, thread_id: str, name: str) -> None:
         await _request(
             codex, "thread/name/set", ThreadNameSetParams(thread_id=thread_id, name=name)
         )
-    except CodexError as error:
+    except (CodexError, OutcomeUnknown) as error:
         log.warning("thread %s could not be named in Codex: %s", thread_id, error)
 
 
@@ -106,8 +106,11 @@ async def interrupt(codex: Codex, thread_id: str, turn_id: str) -> None:
 
 
 async def last_items(codex: Codex, thread_id: str, limit: int) -> Sequence[HistoryItem]:
-    """Return the last items of a thread's history, oldest first."""
-    return await history.last_items(codex, thread_id, limit)
+    """Return the last items of a thread's history, oldest first. Raises ThreadUnknown when Codex has no such thread."""
+    try:
+        return await history.last_items(codex, thread_id, limit)
+    except CodexError as error:
+        raise _typed(error) from error
 
 
 async def find_turn(

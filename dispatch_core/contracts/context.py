@@ -69,9 +69,14 @@ class Lanes(Protocol):
         """Start a thread in Codex and register it as our own."""
         ...
 
-    async def send(self, thread: ThreadRecord, text: str) -> TurnRecord:
-        """Start a turn with one message and return it, recorded before Codex was asked.
+    def check_text(self, text: str) -> None:
+        """Raise ValidationFailed for text that ``send`` would refuse."""
+        ...
 
+    async def send(self, thread: ThreadRecord, text: str) -> TurnRecord:
+        """Start a turn with one message and return it as SUBMITTED, recorded before Codex was asked.
+
+        STARTED: Codex put the message into a turn that ran already, because somebody else had started it.
         Raises LaneBusy while a turn runs, ValidationFailed for text Codex would swallow, CodexError when Codex refused, and
         OutcomeUnknown when it cannot be told whether the turn started.
         """
@@ -82,7 +87,10 @@ class Lanes(Protocol):
         ...
 
     async def settled(self, thread: ThreadRecord) -> ThreadRecord:
-        """Return the thread once no turn runs in it, or it needs attention. Waits without a deadline of its own."""
+        """Return the thread once no turn runs in it, or it needs attention. Waits without a deadline of its own.
+
+        A turn that ended with Codex is settled from history first; UNKNOWN remains when Codex cannot be started again.
+        """
         ...
 
     async def history(self, thread: ThreadRecord, limit: int) -> Sequence[HistoryItem]:

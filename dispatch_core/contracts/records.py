@@ -133,7 +133,10 @@ class TriggerRecord:
 
 
 class FiringStatus(StrEnum):
-    """Where one occasion stands. UNKNOWN: the daemon died between claiming it and learning its outcome; it is not repeated."""
+    """Where one occasion stands.
+
+    UNKNOWN: the daemon or Codex died before the outcome was known; it is not repeated.
+    """
 
     CLAIMED = "claimed"
     DONE = "done"

@@ -23,7 +23,9 @@ class ThreadView(OpOutput):
     id: str = Field(description="Codex's own thread id.")
     handle: str = Field(description="The label, @name; it can change and need not be unique.")
     title: str | None = Field(description="Display name of the thread in Codex.")
-    key: str = Field(description="dispatch's own id of the thread, which never changes; events carry it.")
+    key: str = Field(
+        description="dispatch's own id of the thread, which never changes; events carry it."
+    )
     managed: bool = Field(default=True, description="Whether the thread is in the registry.")
     source: Source = Field(
         description="own: made by dispatch, may be written. attached: may be read."

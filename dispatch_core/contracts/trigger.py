@@ -21,6 +21,7 @@ C = TypeVar("C", bound=BaseModel)
 class TriggerConfig(BaseModel):
     """Base of a kind's configuration; it declares ``kind: Literal["…"]`` and describes every field.
 
+    A field named ``anchor`` that is empty is filled with the moment the trigger was made, so that periods keep their phase.
     A field named ``thread`` holds a selector and is replaced by the thread's key before ``match`` or ``watch`` see it.
     """
 

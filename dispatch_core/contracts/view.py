@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 GAP = 2
+NARROWEST = 8  # columns below which no column is shortened
+UNSAFE = frozenset(
+    {"Cc", "Cf", "Cs", "Zl", "Zp"}
+)  # categories that move the cursor or cannot be written
 COLORS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
 STATUS = {
     "idle": ("○", "green"),
@@ -62,14 +66,23 @@ class View:
         return f"{seconds}s"
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: int) -> str:
-        """Return rows in aligned columns; the column numbered ``flexible`` is shortened to fit the width."""
+        """Return rows in aligned columns.
+
+        To fit the width the column numbered ``flexible`` is shortened first, then whichever is widest, none below 8 columns.
+        """
         cells = [[printable(cell) for cell in row] for row in rows]
         columns = range(len(header))
         widths = [max(columns_of(row[c]) for row in [list(header), *cells]) for c in columns]
-        spare = self.width - sum(widths) - GAP * (len(header) - 1)
-        if spare < 0:
-            widths[flexible] = max(8, widths[flexible] + spare)
-        lines = [self.paint("  ".join(pad(header[c], widths[c]) for c in columns).rstrip(), "dim")]
+        excess = sum(widths) + GAP * (len(header) - 1) - self.width
+        while excess > 0:
+            column = flexible if widths[flexible] > NARROWEST else widths.index(max(widths))
+            cut = min(excess, widths[column] - NARROWEST, 1 if column != flexible else excess)
+            if cut <= 0:
+                break
+            widths[column] -= cut
+            excess -= cut
+        names = [pad(shorten(header[c], widths[c]), widths[c]) for c in columns]
+        lines = [self.paint("  ".join(names).rstrip(), "dim")]
         lines += [
             "  ".join(self._cell(row[c], widths[c]) for c in columns).rstrip() for row in cells
         ]
@@ -98,12 +111,14 @@ def glyph(word: str) -> str:
 
 def printable(text: str) -> str:
     """Return text on one line with control characters shown as spaces, so that no title can move the cursor."""
-    return "".join(" " if category(char) in ("Cc", "Cf", "Zl", "Zp") else char for char in text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(" " if category(char) in UNSAFE else char for char in text)
 
 
 def safe_block(text: str) -> str:
     """Return text with line breaks and tabs kept and every other control character removed."""
-    return "".join(c for c in text if c in "\n\t" or category(c) not in ("Cc", "Cf"))
+    return "".join(c for c in text if c in "\n\t" or category(c) not in UNSAFE)
 
 
 def columns_of(text: str) -> int:

@@ -200,7 +200,7 @@ class _Feed:
         if len(self._kept) >= MAX_KEPT:
             last = self._kept[-1]
             self._kept.clear()
-            self._kept.append(last._replace(event=None))
+            self._kept.append(Notification(last.subscription, last.cursor, None))
         self._kept.append(notification)
         self._changed.set()
 

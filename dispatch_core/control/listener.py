@@ -139,7 +139,9 @@ def _bind(path: Path, directory: int) -> socket.socket:
         listener.close()
         _remove_stale(temporary.name, directory)
         raise _refused(
-            path, f"{path} cannot be made: {error.strerror or error}", "dispatch doctor"
+            path,
+            f"{path} cannot be made: {error.strerror or error}",
+            "set DISPATCH_SOCKET to another path",
         ) from error
     except ValidationFailed:
         listener.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 import stat
 import struct
 import sys
@@ -17,10 +17,10 @@ SOL_LOCAL = 0
 LOCAL_PEERCRED = 1
 
 
-def peer_uid(sock: socket.socket) -> int:
+def peer_uid(sock: _socket.socket) -> int:
     """Return the user id that the process at the other end had when it connected or listened. Raises OSError."""
     if sys.platform == "linux":
-        ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+        ucred = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, struct.calcsize("iII"))
         return int(struct.unpack("iII", ucred)[1])
     xucred = sock.getsockopt(SOL_LOCAL, LOCAL_PEERCRED, XUCRED.size)
     return int(XUCRED.unpack(xucred)[1])
@@ -43,7 +43,7 @@ def check_socket_file(path: str) -> None:
         raise foreign(path, status.st_uid)
 
 
-def check_peer(sock: socket.socket, path: str) -> None:
+def check_peer(sock: _socket.socket, path: str) -> None:
     """Return if the process behind a connected socket is our own user's. Raises AuthorityDenied."""
     uid = peer_uid(sock)
     if uid != os.geteuid():

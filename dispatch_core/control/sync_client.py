@@ -5,12 +5,11 @@ Standard library only: the fast path of the CLI imports it.
 
 from __future__ import annotations
 
+import _socket  # socket itself imports selectors and makes enums, which takes a tenth of a command
 import os
-import socket
 import struct
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from dispatch_core.control import wire
 from dispatch_core.control.peer import UP, check_peer, check_socket_file
@@ -23,10 +22,12 @@ from dispatch_core.errors import (
     TimedOut,
 )
 
+TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Mapping
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
 CHUNK = 65536
 # Events that arrive while a reply is awaited are kept; a caller that never reads them is told so.
@@ -41,7 +42,7 @@ class Connection:
     the next one.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self._socket = sock
         self._splitter = wire.FrameSplitter()
         self._lines: Iterator[bytes | wire.Oversized] = iter(())
@@ -57,7 +58,7 @@ class Connection:
         """
         name = os.fspath(path)
         check_socket_file(name)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             _connect(sock, name, timeout)
             check_peer(sock, name)
@@ -152,10 +153,11 @@ class Connection:
 
         For a connection that carries a session since ``request("$open", …)``.
         """
+        # Imported for start-up: only a session needs more of a socket than a call does.
+        import socket
+
         early = self._splitter.rest()
-        sock = self._socket
-        self._socket = socket.socket()
-        self._socket.close()
+        sock = socket.socket(fileno=self._socket.detach())
         sock.settimeout(None)
         return sock, early
 
@@ -293,7 +295,7 @@ class _Exchange:
         )
 
 
-def _connect(sock: socket.socket, path: str, timeout: float) -> None:
+def _connect(sock: _socket.socket, path: str, timeout: float) -> None:
     try:
         # With a timeout of Python's own the socket would not block, and a full queue would be an error at once.
         _send_timeout(sock, max(0.001, timeout))
@@ -307,6 +309,6 @@ def _connect(sock: socket.socket, path: str, timeout: float) -> None:
         raise DaemonUnreachable(f"no daemon answers on {path}: {reason}", hint=UP) from error
 
 
-def _send_timeout(sock: socket.socket, seconds: float) -> None:
+def _send_timeout(sock: _socket.socket, seconds: float) -> None:
     timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, timeval)

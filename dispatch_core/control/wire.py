@@ -6,12 +6,13 @@ Standard library only: the fast path of the CLI imports it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from dispatch_core.errors import DispatchError, ProtocolViolation
 
+TYPE_CHECKING = False  # typing costs more than everything else in this module
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any, ClassVar, Final, NoReturn
 
 PROTOCOL: Final = 1
 MAX_FRAME: Final = 8 * 1024 * 1024
@@ -35,29 +36,62 @@ class Oversized:
 OVERSIZED: Final = Oversized()
 
 
-class Request(NamedTuple):
+class _Value:
+    """Base of what is compared by its fields; NamedTuple and dataclass cost a command more than all of this module."""
+
+    __slots__: tuple[str, ...] = ()
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        names = self.__slots__
+        return type(other) is type(self) and all(
+            getattr(self, name) == getattr(other, name) for name in names
+        )
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+class Request(_Value):
     """A request whose envelope is valid; params are still as the client wrote them."""
 
-    id: RequestId
-    method: str
-    params: dict[str, Any]
-    schema: str | None = None
-    view: dict[str, Any] | None = None
+    __slots__ = ("id", "method", "params", "schema", "view")
+
+    def __init__(
+        self,
+        id: RequestId,  # noqa: A002 -- the name on the wire
+        method: str,
+        params: dict[str, Any],
+        schema: str | None = None,
+        view: dict[str, Any] | None = None,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.params = params
+        self.schema = schema
+        self.view = view
 
 
-class Reply(NamedTuple):
+class Reply(_Value):
     """What a request was answered with: the result and, when a view was asked for, its text for people."""
 
-    result: dict[str, Any]
-    text: str | None = None
+    __slots__ = ("result", "text")
+
+    def __init__(self, result: dict[str, Any], text: str | None = None) -> None:
+        self.result = result
+        self.text = text
 
 
-class Notification(NamedTuple):
+class Notification(_Value):
     """One line of a subscription. cursor: where to resume after it. event: None where events are missing before the next one."""
 
-    subscription: int
-    cursor: str
-    event: dict[str, Any] | None
+    __slots__ = ("cursor", "event", "subscription")
+
+    def __init__(self, subscription: int, cursor: str, event: dict[str, Any] | None) -> None:
+        self.subscription = subscription
+        self.cursor = cursor
+        self.event = event
 
 
 class FrameSplitter:

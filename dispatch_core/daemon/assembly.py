@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from dispatch_core.appserver.rpc import RpcRefusal
+from dispatch_core import appserver
 from dispatch_core.contracts.context import OpContext
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.control.listener import close_listener, open_listener
@@ -88,7 +88,9 @@ class Daemon:
                 await tasks.start(lanes.run)
                 await tasks.start(ControlServer(host).serve, listener)
                 ready.say({"ready": True, "pid": os.getpid(), "state": self._status.state})
-                gc.enable()  # see main: it is off while the daemon starts
+                # Off since the start, see main. What is here now stays: no collection has to look at it again.
+                gc.freeze()
+                gc.enable()
                 log.info("dispatchd %s listens on %s", self._status.version, path)
                 tasks.start_soon(self._watch_signals, host)
                 await tasks.start(self._triggers.run)
@@ -169,7 +171,12 @@ class Daemon:
             model = OfflineModel(log=Path(self._launch.paths.offline) / "model.jsonl")
             await tasks.start(model.serve)
             write_codex_home(self._codex_home(), model.base_url)
-        await supervisor.run(on_ready=lanes.recover, on_lost=lanes.lost, task_status=task_status)
+        await supervisor.run(
+            on_ready=lanes.recover,
+            on_lost=lanes.lost,
+            on_stranded=lanes.stranded,
+            task_status=task_status,
+        )
 
     async def _watch_signals(self, host: DaemonHost) -> None:
         """The first SIGTERM or SIGINT drains, the second one does not wait."""
@@ -181,14 +188,15 @@ class Daemon:
     async def _drain(self, host: DaemonHost, lanes: Lanes, events: EventBus) -> None:
         """Take no more work, let running turns end within the grace, interrupt the rest."""
         self._status.draining = True
+        host.close()
         events.publish(EventKind.DAEMON_STATE, data={"state": "draining"})
         grace = self._settings.section("daemon", DaemonSection).grace
         if host.grace is not None:
             grace = host.grace
         log.info("draining: %d turns run; waiting up to %g s", len(lanes.active()), grace)
-        with anyio.move_on_after(grace):
+        with anyio.move_on_after(grace) as patience:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_until_hurried, host, grace, tasks.cancel_scope)
+                tasks.start_soon(hurry, host, patience)
                 await lanes.quiet()
                 tasks.cancel_scope.cancel()
         if lanes.active():
@@ -198,17 +206,17 @@ class Daemon:
         await lanes.flush()
 
 
-async def _until_hurried(host: DaemonHost, grace: float, scope: anyio.CancelScope) -> None:
-    """Cancel the scope when a second request to stop asks for less patience than the first."""
+async def hurry(host: DaemonHost, patience: anyio.CancelScope) -> None:
+    """Shorten the scope's deadline whenever a further request to stop asks for less patience."""
     while True:
-        host.stopping = anyio.Event()
-        await host.stopping.wait()
-        if host.grace is not None and host.grace < grace:
-            scope.cancel()
+        await host.hurried.wait()
+        host.hurried = anyio.Event()
+        if host.grace is not None:
+            patience.deadline = min(patience.deadline, anyio.current_time() + host.grace)
 
 
 async def _answer(approvals: Approvals, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     result = approvals.answer(method, params)
     if result is None:
-        raise RpcRefusal
+        raise appserver.rpc.RpcRefusal
     return result

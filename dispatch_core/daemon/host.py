@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from dispatch_core.contracts.surface import SurfaceSession
 from dispatch_core.control.wire import PROTOCOL
-from dispatch_core.errors import DaemonStale, DaemonUnreachable, NotFound, UnknownOp
+from dispatch_core.errors import DaemonStale, NotFound, UnknownOp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class DaemonHost:
-    """The daemon as its clients see it. ``stopping`` is set, with the grace, when somebody asks it to stop."""
+    """The daemon as its clients see it.
+
+    stopping: set, with the grace, when somebody asks it to stop. hurried: set when somebody asks again.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class DaemonHost:
         self.instance = status.instance
         self.grace: float | None = None
         self.stopping = anyio.Event()
+        self.hurried = anyio.Event()
 
     def hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return who we are.
@@ -106,13 +110,17 @@ class DaemonHost:
                 hint="dispatch down, then dispatch up",
                 details={"op": name, "active_turns": len(self._lanes.active())},
             )
-        if self._status.draining and info.intent != "read":
-            raise DaemonUnreachable("the daemon is stopping; nothing was done", hint="dispatch up")
         return await self._dispatcher.call(name, args, caller, view=view)
 
+    def close(self) -> None:
+        """Refuse everything but reads from now on, whoever asks."""
+        self._dispatcher.closed = True
+
     def shutdown(self, grace: float | None) -> None:
-        """Begin to stop. Asked a second time, the new grace counts."""
+        """Begin to stop. Asked again, the new grace counts from then on if it is shorter."""
         self.grace = grace
+        if self.stopping.is_set():
+            self.hurried.set()
         self.stopping.set()
 
     async def open_session(

@@ -17,10 +17,17 @@ import time
 from dispatch_core import __version__
 from dispatch_core.control.sync_client import Connection
 from dispatch_core.daemon.departure import ended, hold_process, once_unlocked
-from dispatch_core.errors import DaemonUnreachable, RemoteError, TimedOut, ValidationFailed
+from dispatch_core.errors import (
+    DaemonStale,
+    DaemonUnreachable,
+    RemoteError,
+    TimedOut,
+    ValidationFailed,
+)
 
 TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from dispatch_core.daemon.departure import Process
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 5.0
 START_TIMEOUT = 15.0
 SETTLE_TIMEOUT = 5.0  # seconds Codex gets to answer its first request
+RESTART_GRACE = 5.0
 STOP_TIMEOUT = 60.0  # seconds on top of the grace; only a stuck daemon takes it
 KILL_AFTER = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -61,6 +69,25 @@ def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[s
         winner = _wait_for_winner(paths, deadline)
         if winner is not None and winner.get("state") != "draining":
             return _answer(paths, ALREADY_RUNNING, winner)
+
+
+def replace(paths: Paths, error: RemoteError, note: Callable[[str], None]) -> None:
+    """Restart a daemon that refused a client because it runs another build or other plugins.
+
+    error: its ``daemon_stale``. note: told what is being done. Raises DaemonStale, having done nothing, while turns run in it.
+    """
+    if error.details.get("active_turns") != 0:
+        raise DaemonStale(
+            error.message,
+            hint=error.hint or "wait for the running turns, then dispatch down and dispatch up",
+            details=error.details,
+        ) from None
+    note("the daemon runs another build or other plugins and is idle: restarting it")
+    offline = error.details.get("offline")
+    if offline is None:
+        offline = probe(paths)["offline"]
+    down(paths, grace=RESTART_GRACE)
+    up(paths, offline=bool(offline))
 
 
 def settled_state(paths: Paths, *, timeout: float = SETTLE_TIMEOUT) -> str:

@@ -37,8 +37,15 @@ def private_directory(path: str | Path) -> Path:
     others is refused with ValidationFailed.
     """
     directory = Path(path)
-    directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    info = directory.lstat()
+    try:
+        directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        info = directory.lstat()
+    except FileExistsError:
+        info = directory.lstat()
+    except OSError as error:
+        raise ValidationFailed(
+            f"{directory} cannot be used: {error.strerror}", hint="set DISPATCH_HOME"
+        ) from error
     if not stat.S_ISDIR(info.st_mode):
         raise ValidationFailed(
             f"{directory} is a link or a file, not a directory", hint="set DISPATCH_HOME"
@@ -57,11 +64,18 @@ def private_directory(path: str | Path) -> Path:
 
 @contextmanager
 def hold(path: str) -> Iterator[None]:
-    """Hold the lock while the context lasts. Raises AlreadyRunning at once when another process has it.
+    """Hold the lock while the context lasts.
+
+    Raises AlreadyRunning at once when another process has it, and ValidationFailed when it is no file of ours.
 
     What is written into the file (pid and start) is information for people; the lock itself is the kernel's.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ValidationFailed(
+            f"the lock {path} cannot be opened: {error.strerror}", hint=f"look what {path} is"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,7 +20,8 @@ def configure(path: str, *, max_bytes: int, level: int = logging.INFO) -> loggin
     handler.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(os.environ.get("DISPATCH_LOG_LEVEL", "").upper() or level)
+    wanted = os.environ.get("DISPATCH_LOG_LEVEL", "").upper()
+    root.setLevel(logging.getLevelNamesMapping().get(wanted, level))
     return handler
 
 

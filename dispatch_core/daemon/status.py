@@ -69,6 +69,7 @@ class DaemonStatus:
                 "source": health.source if health else None,
                 "pid": health.pid if health else None,
                 "restarts": health.restarts if health else 0,
+                "notes": list(health.notes) if health else [],
             },
             "plugins": {
                 "loaded": sum(r.state == "loaded" for r in self._plugins.reports),

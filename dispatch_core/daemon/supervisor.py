@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from dispatch_core.appserver.binary import check_version, codex_version, find_codex
-from dispatch_core.appserver.client import connect
-from dispatch_core.appserver.process import kill_predecessor
+from dispatch_core import appserver
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.errors import CodexError, CodexUnavailable, DispatchError
 
@@ -30,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BACKOFF = (0.5, 30.0)  # seconds: the first pause and the longest
 STEADY = 600.0  # seconds of uptime after which the backoff starts over
+NOTES, NOTE_LIMIT = 8, 500  # warnings of Codex that are kept, and characters of each
 BREAKER_EXITS, BREAKER_WINDOW, BREAKER_PAUSE = 5, 60.0, 60.0
 
 
@@ -46,7 +45,10 @@ class CodexPlan:
 
 @dataclass(slots=True)
 class Health:
-    """What is known about Codex, for ``daemon status``. state: starting, ready or degraded."""
+    """What is known about Codex, for ``daemon status``.
+
+    state: starting, ready or degraded. notes: what Codex warned of when it started, such as a configuration it cannot use.
+    """
 
     state: str = "starting"
     reason: str | None = None
@@ -56,6 +58,7 @@ class Health:
     source: str | None = None
     pid: int | None = None
     restarts: int = 0
+    notes: list[str] = field(default_factory=list)
     exits: deque[float] = field(default_factory=lambda: deque(maxlen=BREAKER_EXITS))
 
 
@@ -69,11 +72,13 @@ class Supervisor:
         *,
         on_notification: Callable[[str, Mapping[str, Any]], None],
         on_request: Callable[[Any, str, Mapping[str, Any]], Awaitable[dict[str, Any]]],
+        backoff: tuple[float, float] = BACKOFF,
     ) -> None:
         self._plan = plan
         self._events = events
         self._on_notification = on_notification
         self._on_request = on_request
+        self._backoff = backoff
         self._server: AppServer | None = None
         self._settled = anyio.Event()
         self.generation = 0
@@ -99,49 +104,74 @@ class Supervisor:
         *,
         on_ready: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
+        on_stranded: Callable[[], None],
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Keep Codex running until cancelled; a cause that a restart cannot mend leaves it degraded."""
+        """Keep Codex running until cancelled; a cause that a restart cannot mend leaves it degraded.
+
+        on_ready: it runs. on_lost: it ran and is gone. on_stranded: it cannot be started, or is not started again for a while.
+        """
         task_status.started()
         await self._clear_predecessor()
-        pause = BACKOFF[0]
+        longest = self._backoff[0]
         while True:
             began = anyio.current_time()
             try:
-                binary = await self._find()
-            except CodexUnavailable as error:
-                # A missing or old binary does not mend itself, and starting it again and again would only hide that.
-                self._degrade(error)
-                await anyio.sleep_forever()
-            try:
-                await self._live(binary, on_ready, on_lost)
+                await self._live(await self._find(), on_ready, on_lost)
             except DispatchError as error:
                 self._degrade(error)
+                if error.details.get("permanent"):
+                    on_stranded()
+                    await anyio.sleep_forever()
+                if isinstance(error, CodexUnavailable):
+                    on_stranded()
             now = anyio.current_time()
-            pause = BACKOFF[0] if now - began >= STEADY else min(pause * 2, BACKOFF[1])
+            if now - began >= STEADY:
+                longest = self._backoff[0]
             self.health.exits.append(now)
             self.health.restarts += 1
-            await anyio.sleep(self._pause(pause, now))
+            if self._breaks(now):
+                on_stranded()
+                await anyio.sleep(BREAKER_PAUSE)
+            else:
+                await anyio.sleep(random.uniform(longest / 5, longest))  # noqa: S311 -- jitter
+                longest = min(longest * 2, self._backoff[1])
 
     async def _find(self) -> Path:
-        """Return a binary that can be used. Raises CodexUnavailable."""
-        binary = find_codex(self._plan.configured, self._plan.env)
-        self.health.binary, self.health.source = str(binary.path), binary.source
-        version = await codex_version(binary.path)
-        self.health.version = ".".join(map(str, version))
-        if note := check_version(version):
+        """Return a binary that can be used. Raises CodexUnavailable, permanent: it does not mend itself."""
+        try:
+            binary = appserver.binary.find_codex(self._plan.configured, self._plan.env)
+            self.health.binary, self.health.source = str(binary.path), binary.source
+            version = await appserver.binary.codex_version(binary.path)
+            self.health.version = ".".join(map(str, version))
+            note = appserver.binary.check_version(version)
+        except CodexUnavailable as error:
+            # To start a missing or old binary again and again would only hide that; a slow one may be faster next time.
+            error.details.setdefault("permanent", not isinstance(error.__cause__, TimeoutError))
+            raise
+        self.health.notes = [note] if note else []
+        if note:
             log.warning("codex: %s", note)
         return binary.path
+
+    def _notified(self, method: str, params: Mapping[str, Any]) -> None:
+        if method != "configWarning":
+            self._on_notification(method, params)
+        elif len(self.health.notes) < NOTES:
+            said = [params.get("summary"), params.get("details")]
+            note = ": ".join(part for part in said if isinstance(part, str) and part)
+            log.warning("codex: %s", note)
+            self.health.notes.append(note[:NOTE_LIMIT])
 
     async def _live(
         self, binary: Path, on_ready: Callable[[], Awaitable[None]], on_lost: Callable[[], None]
     ) -> None:
         """Start one app-server and stay until it is gone."""
-        async with connect(
+        async with appserver.client.connect(
             binary,
             env=self._plan.env,
             cwd=self._plan.cwd,
-            on_notification=self._on_notification,
+            on_notification=self._notified,
             on_request=self._on_request,
             version=self._plan.version,
         ) as server:
@@ -180,18 +210,25 @@ class Supervisor:
         self._settled.set()
         self._events.publish(EventKind.CODEX_STATE, data={"state": state, "reason": reason})
 
-    def _pause(self, pause: float, now: float) -> float:
-        """Return the pause before the next start: full jitter, or the breaker's when Codex keeps dying."""
+    def _breaks(self, now: float) -> bool:
+        """Return whether Codex keeps dying, so that starting it has to pause, and say so."""
         exits = self.health.exits
-        if len(exits) == BREAKER_EXITS and now - exits[0] < BREAKER_WINDOW:
-            exits.clear()
-            return BREAKER_PAUSE
-        return random.uniform(0.1, pause)  # noqa: S311 -- jitter
+        if len(exits) < BREAKER_EXITS or now - exits[0] >= BREAKER_WINDOW:
+            return False
+        exits.clear()
+        text = f"{self.health.reason}; it ended {BREAKER_EXITS} times, the next try is in {BREAKER_PAUSE:g} s"
+        log.warning("codex: %s", text)
+        self._set("degraded", text, self.health.fix)
+        return True
 
     def _record(self, server: AppServer) -> None:
         self.health.pid = server.pid
         content = {"pid": server.pid, "start_time": server.start_time}
-        self._plan.pid_file.write_text(json.dumps(content), encoding="utf-8")
+        try:
+            self._plan.pid_file.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            # Only a daemon that finds this process orphaned would read it.
+            log.warning("%s cannot be written: %s", self._plan.pid_file, error)
         log.info(
             "codex %s runs as process %s from %s",
             self.health.version,
@@ -203,8 +240,8 @@ class Supervisor:
         """End the app-server of a daemon that was killed, if it outlived it: two must not hold the same threads."""
         try:
             content = json.loads(self._plan.pid_file.read_text(encoding="utf-8"))
-            await kill_predecessor(int(content["pid"]), content["start_time"])
+            await appserver.process.kill_predecessor(int(content["pid"]), content["start_time"])
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OSError):
             log.warning("%s is not readable and is ignored", self._plan.pid_file)

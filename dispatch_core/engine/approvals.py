@@ -23,6 +23,9 @@ REFUSALS: dict[str, dict[str, Any]] = {
     "item/tool/requestUserInput": {"answers": {}},
     "item/tool/call": {"contentItems": [{"type": "inputText", "text": NOBODY}], "success": False},
     "mcpServer/elicitation/request": {"action": "decline", "content": None, "_meta": None},
+    # Of the first version of the protocol, which the schema still lists.
+    "applyPatchApproval": {"decision": "denied"},
+    "execCommandApproval": {"decision": "denied"},
 }
 
 

@@ -15,10 +15,10 @@ from dispatch_core.contracts.records import ActionRecord
 from dispatch_core.contracts.surface import OpReply
 from dispatch_core.contracts.view import View
 from dispatch_core.errors import (
+    DaemonUnreachable,
     DispatchError,
     OutcomeUnknown,
     PluginFault,
-    StorageError,
     TimedOut,
     UnknownOp,
     ValidationFailed,
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AUDIT_PATIENCE = 2.0  # seconds for the audit line of a call that was cancelled
 DETAIL_LIMIT = 120  # characters of the audit log's detail
 
 
 class Dispatcher:
-    """Runs ops. ``context`` makes what a handler may touch, for one caller."""
+    """Runs ops. ``context`` makes what a handler may touch, for one caller. closed: only reads are run any more."""
 
     def __init__(
         self, catalog: Catalog, infos: Sequence[OpInfo], context: Callable[[Caller], OpContext]
@@ -49,6 +50,7 @@ class Dispatcher:
         self._catalog = catalog
         self._infos = {info.name: info for info in infos if info.name in catalog.ops}
         self._context = context
+        self.closed = False
 
     def ops(self, surface: str) -> Sequence[OpInfo]:
         """Return the ops this surface shows, in order of name."""
@@ -74,37 +76,49 @@ class Dispatcher:
         op = self._catalog.ops[name]
         context = self._context(caller)
         try:
+            if self.closed and op.intent is not Intent.READ:
+                raise DaemonUnreachable(
+                    "the daemon is stopping; nothing was done", hint="dispatch up"
+                )
             request = _validate(op, args)
-            output = await self._run(op, request, context)
+            output, result = await self._run(op, request, context)
         except DispatchError as error:
             await self._audit(op, args, None, context, error.to_dict()["code"])
             raise
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(AUDIT_PATIENCE, shield=True):
+                await self._audit(op, args, None, context, "cancelled")
+            raise
         await self._audit(op, args, output, context, "ok")
         text = self._render(op, output, view) if view is not None else None
-        return OpReply(result=output.model_dump(mode="json"), text=text)
+        return OpReply(result=result, text=text)
 
-    async def _run(self, op: Op[Any, Any], request: BaseModel, context: OpContext) -> BaseModel:
+    async def _run(
+        self, op: Op[Any, Any], request: BaseModel, context: OpContext
+    ) -> tuple[BaseModel, dict[str, Any]]:
         owner = self._catalog.owners[op.name]
         try:
-            with anyio.fail_after(op.timeout):
+            with anyio.move_on_after(op.timeout) as deadline:
                 output = await op.handler(context, request)
+                if isinstance(output, op.output):
+                    return output, output.model_dump(mode="json")
         except DispatchError:
             raise
-        except TimeoutError as error:
-            raise _deadline(op) from error
-        except Exception as error:
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a plugin that calls sys.exit() must not end the daemon
             log.exception("op %s of plugin %s (%s) failed", op.name, owner.name, owner.dist)
             raise _crashed(
                 op, owner.name, owner.dist, error, first_party=owner.first_party
             ) from error
-        if not isinstance(output, op.output):
-            raise PluginFault(
-                f"plugin {owner.name} ({owner.dist}): op {op.name} returned {type(output).__name__}, "
-                f"not {op.output.__name__}",
-                hint="report this to the plugin's author",
-            )
-        answer: BaseModel = output
-        return answer
+        if deadline.cancelled_caught:
+            raise _deadline(op)
+        raise PluginFault(
+            f"plugin {owner.name} ({owner.dist}): op {op.name} returned {type(output).__name__}, "
+            f"not {op.output.__name__}",
+            hint="report this to the plugin's author",
+        )
 
     async def _audit(
         self,
@@ -129,7 +143,7 @@ class Dispatcher:
         )
         try:
             await context.store.actions.append(action)
-        except StorageError:
+        except Exception:
             # The op has happened or has failed; a registry that cannot be written must not turn that into something else.
             log.exception("op %s is missing from the audit log", op.name)
 
@@ -170,7 +184,7 @@ def _deadline(op: Op[Any, Any]) -> DispatchError:
 
 
 def _crashed(
-    op: Op[Any, Any], name: str, dist: str, error: Exception, *, first_party: bool
+    op: Op[Any, Any], name: str, dist: str, error: BaseException, *, first_party: bool
 ) -> DispatchError:
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     hint = "dispatch daemon log --daemon has the traceback"
@@ -180,4 +194,7 @@ def _crashed(
 
 
 def _short(value: object) -> str | None:
-    return str(value)[:DETAIL_LIMIT] if value is not None else None
+    """Return the beginning of a value as text that every backend can store."""
+    if value is None:
+        return None
+    return str(value)[:DETAIL_LIMIT].encode("utf-8", "replace").decode("utf-8")

@@ -29,9 +29,11 @@ WAITING = frozenset({"waitingOnApproval", "waitingOnUserInput"})
 class Lane:
     """The live state of a managed thread.
 
-    generation: of the Codex process the thread is loaded in, None when it is in none. turn: the newest turn. submitting: a
-    message is on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because
-    the answer precedes them on the wire. dirty: what is here has not reached the registry yet.
+    generation: of the Codex process the thread is loaded in, None when it is in none. handed: of the process the newest
+    message was given to, None when that was before this daemon. turn: the newest turn. sending: somebody is in the middle of
+    sending. lock: held while a message is handed over and while history is read for the end of a turn. submitting: a message is
+    on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because the answer
+    precedes them on the wire. dirty: what is here has not reached the registry yet.
     """
 
     def __init__(self, record: ThreadRecord) -> None:
@@ -45,9 +47,11 @@ class Lane:
         self.waiting = False
         self.broken = record.status is ThreadStatus.ERROR
         self.generation: int | None = None
+        self.handed: int | None = None
+        self.sending = False
         self.submitting = False
         self.dirty = False
-        self.sending = anyio.Lock()
+        self.lock = anyio.Lock()
         self._unplaced: str | None = None
         self._held: list[tuple[Signal, datetime]] = []
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
@@ -69,8 +73,14 @@ class Lane:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing runs, or a person must act, and the registry says so too."""
-        return not self.dirty and (self.waiting or (self.active is None and not self.submitting))
+        """Whether nothing runs, and the registry was told."""
+        return not self.dirty and self.active is None and not self.submitting
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether a message was handed over or a turn ran, and only history can tell what became of it."""
+        pending = self.turn is not None and not self.turn.status.finished
+        return pending and self.active is None and not self.submitting
 
     def started(self, turn_id: str) -> bool:
         """Whether Codex has said that this turn runs; before that it cannot be interrupted."""
@@ -92,12 +102,34 @@ class Lane:
         self.broken = False
         self.touch()
 
-    def adopt(self, turn_id: str) -> None:
-        """Codex has answered: the message became this turn."""
-        if self.turn is not None:
-            self.turn = replace(self.turn, id=turn_id)
+    def adopt(self, turn_id: str, before: TurnRecord | None) -> bool:
+        """Codex has answered; return whether the message started this turn, or joined one that is known already.
+
+        before: the newest turn before the message. A turn that the message joined stays the turn of whoever started it.
+        """
+        known = before is not None and before.id == turn_id
+        joined = known or self.started(turn_id)
+        if known:
+            self.turn = before
+        elif self.turn is not None:
+            owner = None if joined else self.turn.message_id
+            self.turn = replace(self.turn, id=turn_id, message_id=owner)
         if turn_id not in self._ended:
             self.active = turn_id
+            if joined and self.turn is not None:
+                self.turn = replace(self.turn, status=TurnStatus.STARTED, completed_at=None)
+        self.touch()
+        return not joined
+
+    def found_running(self, turn_id: str) -> None:
+        """History says that the newest turn still runs."""
+        if self.turn is not None:
+            self.turn = replace(
+                self.turn, id=turn_id, status=TurnStatus.STARTED, error=None, completed_at=None
+            )
+        self.active = turn_id
+        self._started.add(turn_id)
+        self.materialized = True
         self.touch()
 
     def conclude(self, status: TurnStatus, error: str | None, at: datetime) -> None:
@@ -118,6 +150,7 @@ class Lane:
     def lose(self, at: datetime) -> bool:
         """Codex is gone; return whether a turn was cut off, whose end is unknown now."""
         self.generation = None
+        self.waiting = False
         self._started.clear()
         if self.active is None:
             return False
@@ -168,6 +201,7 @@ class Lane:
             self.active = None
             self.waiting = False
         if self.turn is None or self.turn.id != signal.turn_id:
+            self.touch()
             return False
         self.turn = replace(self.turn, status=signal.status, error=signal.error, completed_at=at)
         self.touch()

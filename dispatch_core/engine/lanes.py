@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from dispatch_core.appserver import threads as codex_threads
+from dispatch_core import appserver
 from dispatch_core.appserver.signals import ItemDone, Signal, TurnEnded, TurnStarted, project
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import (
@@ -22,10 +23,14 @@ from dispatch_core.contracts.records import (
 from dispatch_core.engine import selectors
 from dispatch_core.engine.ids import ref_candidates, uuid7
 from dispatch_core.engine.lane import Lane
+from dispatch_core.engine.registrar import News, Registrar
+from dispatch_core.engine.texts import check_text
 from dispatch_core.errors import (
     AuthorityDenied,
     CodexError,
+    CodexOverloaded,
     CodexTimeout,
+    CodexUnavailable,
     DispatchError,
     LaneBusy,
     OutcomeUnknown,
@@ -34,7 +39,7 @@ from dispatch_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -44,8 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TEXT_LIMIT = 1_048_576  # characters Codex takes in one message
 INTERRUPT_DEADLINE = 10.0  # seconds until an interrupted turn must have ended
+NEVER_RAN = "Codex went away before it stored the message: it did not run; send it again"
+ATTENTION = 2.0  # seconds a question of Codex must stand before a person is said to be needed
 ENDINGS = {
     TurnStatus.COMPLETED: EventKind.TURN_COMPLETED,
     TurnStatus.FAILED: EventKind.TURN_FAILED,
@@ -53,7 +59,6 @@ ENDINGS = {
     TurnStatus.UNKNOWN: EventKind.TURN_UNKNOWN,
     TurnStatus.STARTED: EventKind.TURN_STARTED,
 }
-News = tuple[EventKind, str | None]  # what is to be published about a thread, and of which turn
 
 
 class CodexLink(Protocol):
@@ -68,17 +73,31 @@ class CodexLink(Protocol):
 
 
 class Lanes:
-    """All managed threads. ``run`` owns the task that carries what is heard into the registry."""
+    """All managed threads. ``run`` owns the task that carries what is heard into the registry.
 
-    def __init__(self, storage: Storage, events: Events, clock: Clock, link: CodexLink) -> None:
+    attention: seconds a question of Codex must stand before a wait ends with it; most are answered at once.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        events: Events,
+        clock: Clock,
+        link: CodexLink,
+        *,
+        attention: float = ATTENTION,
+    ) -> None:
         self._storage = storage
         self._events = events
         self._clock = clock
         self._link = link
+        self._attention = attention
+        self._registrar = Registrar(storage.threads, events, clock)
         self._lanes: dict[str, Lane] = {}
         self._keys: dict[str, str] = {}
-        self._dirty: dict[str, list[News]] = {}
-        self._wake = anyio.Event()
+        self._making: set[str] = set()
+        self._recovery_ahead = True
+        self._lost_generation = 0
 
     # Resolution and authority
 
@@ -113,47 +132,42 @@ class Lanes:
     async def create(self, *, name: str, cwd: str, settings: ThreadSettings) -> ThreadRecord:
         """Start a thread in Codex and register it as our own. Raises ValidationFailed when the name is taken."""
         handle = f"@{name}"
-        rivals = await self._storage.threads.find("handle", handle)
-        if taken := [thread for thread in rivals if thread.status is not ThreadStatus.ARCHIVED]:
+        if handle in self._making:
             raise ValidationFailed(
-                f"there is a thread {handle} already: {taken[0].ref}",
-                hint=f"choose another name, or dispatch send {taken[0].ref} TEXT",
+                f"a thread {handle} is being made already", hint="choose another name"
             )
-        native_id = await codex_threads.start(self._link.codex, cwd=cwd, settings=settings)
-        now = self._clock.now()
-        record = ThreadRecord(
-            key=uuid7(),
-            provider="codex",
-            native_id=native_id,
-            ref="",
-            handle=handle,
-            title=name,
-            source=Source.OWN,
-            status=ThreadStatus.IDLE,
-            cwd=cwd,
-            settings=settings,
-            created_at=now,
-            updated_at=now,
-        )
-        record = await self._storage.threads.add(record, ref_candidates(native_id))
-        self._lane(record).generation = self._link.generation
-        self._events.publish(EventKind.THREAD_CREATED, thread=record.key, data={"ref": record.ref})
-        await codex_threads.set_name(self._link.codex, native_id, name)
-        return record
+        self._making.add(handle)
+        try:
+            return await self._create(handle, cwd, settings)
+        finally:
+            self._making.discard(handle)
+
+    def check_text(self, text: str) -> None:
+        """Raise ValidationFailed for text that Codex would refuse, drop or misread."""
+        check_text(text)
 
     async def send(self, thread: ThreadRecord, text: str) -> TurnRecord:
-        """Start a turn with one message; the turn is in the registry before Codex is asked."""
+        """Start a turn with one message; the turn is in the registry before Codex is asked.
+
+        The turn is SUBMITTED. It is STARTED when Codex put the message into a turn that ran already, unknown to us.
+        """
         check_text(text)
         lane = self._lane(thread)
-        if lane.sending.locked():
+        if lane.sending or lane.active is not None:
             raise LaneBusy(thread.ref, lane.active)
-        async with lane.sending:
-            if lane.active is not None:
-                raise LaneBusy(thread.ref, lane.active)
-            thread = await self._ensure_loaded(thread, lane)
-            if lane.active is not None:
-                raise LaneBusy(thread.ref, lane.active)
-            return await self._submit(thread, lane, text)
+        lane.sending = True
+        try:
+            async with lane.lock:
+                with _nothing_sent():
+                    await self._look_back(thread, lane)
+                    if lane.active is not None:
+                        raise LaneBusy(thread.ref, lane.active)
+                    await self._ensure_loaded(thread, lane)
+                if lane.active is not None:
+                    raise LaneBusy(thread.ref, lane.active)
+                return await self._submit(thread, lane, text)
+        finally:
+            lane.sending = False
 
     async def interrupt(self, thread: ThreadRecord) -> TurnRecord:
         """Interrupt the running turn and return it once it has ended."""
@@ -171,7 +185,7 @@ class Lanes:
             while not lane.started(turn_id) and lane.active == turn_id:
                 await lane.change()
             if lane.active == turn_id:
-                await codex_threads.interrupt(self._link.codex, thread.native_id, turn_id)
+                await appserver.threads.interrupt(self._link.codex, lane.native_id, turn_id)
             while lane.active == turn_id or lane.dirty:
                 await lane.change()
             if lane.turn is not None:
@@ -182,17 +196,32 @@ class Lanes:
         )
 
     async def settled(self, thread: ThreadRecord) -> ThreadRecord:
-        """Return the thread once no turn runs in it, or a person must act."""
+        """Return the thread once no turn runs in it, or a person must act.
+
+        A turn that Codex took down with it is waited for until history was read, or Codex could not be started again.
+        """
         lane = self._lane(thread)
-        while not lane.settled:
-            await lane.change()
-        return await self._storage.threads.get(thread.key) or thread
+        await self._still(lane)
+        if lane.unresolved:
+            with suppress(CodexError, OutcomeUnknown):
+                async with lane.lock:
+                    await self._resolve(thread, lane)
+            await self._still(lane)
+        status, turn = lane.status, lane.turn
+        record = await self._storage.threads.get(thread.key) or thread
+        return replace(record, status=status, turn=turn)
 
     async def history(self, thread: ThreadRecord, limit: int) -> Sequence[HistoryItem]:
-        """Return the last limit items, oldest first; none for a thread that has had no turn."""
-        if thread.turn is None and not thread.materialized:
+        """Return the last limit items, oldest first; none for a thread of which Codex has stored no turn."""
+        lane = self._lane(thread)
+        if lane.turn is None and not lane.materialized:
             return ()
-        return await codex_threads.last_items(self._link.codex, thread.native_id, limit)
+        try:
+            return await appserver.threads.last_items(self._link.codex, lane.native_id, limit)
+        except appserver.threads.ThreadUnknown:
+            if lane.materialized:
+                raise
+            return ()
 
     # Stopping
 
@@ -205,15 +234,11 @@ class Lanes:
         """Interrupt every running turn and wait until each has ended."""
         async with anyio.create_task_group() as tasks:
             for key in self.active():
-                thread = await self._storage.threads.get(key)
-                if thread is not None:
-                    tasks.start_soon(self._interrupt_quietly, thread)
+                tasks.start_soon(self._interrupt_quietly, key)
 
     async def flush(self) -> None:
         """Put everything that was heard into the registry."""
-        while self._dirty:
-            key = next(iter(self._dirty))
-            await self._save(self._lanes[key], self._dirty.pop(key))
+        await self._registrar.flush()
 
     # What Codex says
 
@@ -226,38 +251,88 @@ class Lanes:
 
     def lost(self) -> None:
         """Codex is gone: turns that ran are unknown until its history can be read."""
+        self._recovery_ahead = True
+        self._lost_generation = self._link.generation
         for lane in self._lanes.values():
-            if lane.lose(self._clock.now()):
-                self._mark(lane, (EventKind.TURN_UNKNOWN, lane.turn.id if lane.turn else None))
+            self._lose(lane)
+
+    def stranded(self) -> None:
+        """Codex does not come back for now: nobody waits for its history any longer."""
+        self._recovery_ahead = False
+        for lane in self._lanes.values():
+            lane.touch()
 
     async def recover(self) -> None:
         """Find out, from Codex's history, what became of every turn whose end is not known."""
-        for thread in await self._storage.threads.list(limit=1_000_000):
-            if thread.turn is None or thread.turn.status.finished:
-                continue
-            lane = self._lane(thread)
-            if lane.active is not None or lane.submitting:
-                continue
-            try:
-                await self._recover_one(thread, lane)
-            except (CodexError, OutcomeUnknown) as error:
-                log.warning("thread %s: the end of its turn stays unknown: %s", thread.ref, error)
+        try:
+            for thread in await self._storage.threads.list(limit=1_000_000):
+                known = thread.key in self._lanes
+                if known or not (thread.turn is None or thread.turn.status.finished):
+                    await self._recover_one(thread)
+        except Exception:
+            self.stranded()
+            raise
+        self.stranded()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Carry what was heard into the registry, then publish it, until cancelled."""
-        task_status.started()
-        while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            await self.flush()
+        await self._registrar.run(task_status=task_status)
 
     # Private
 
-    async def _interrupt_quietly(self, thread: ThreadRecord) -> None:
+    async def _create(self, handle: str, cwd: str, settings: ThreadSettings) -> ThreadRecord:
+        rivals = await self._storage.threads.find("handle", handle)
+        if taken := [thread for thread in rivals if thread.status is not ThreadStatus.ARCHIVED]:
+            raise ValidationFailed(
+                f"there is a thread {handle} already: {taken[0].ref}",
+                hint=f"choose another name, or dispatch send {taken[0].ref} TEXT",
+            )
+        generation = self._link.generation
+        native_id = await appserver.threads.start(self._link.codex, cwd=cwd, settings=settings)
+        now = self._clock.now()
+        record = ThreadRecord(
+            key=uuid7(),
+            provider="codex",
+            native_id=native_id,
+            ref="",
+            handle=handle,
+            title=handle.removeprefix("@"),
+            source=Source.OWN,
+            status=ThreadStatus.IDLE,
+            cwd=cwd,
+            settings=settings,
+            created_at=now,
+            updated_at=now,
+        )
+        record = await self._storage.threads.add(record, ref_candidates(native_id))
+        self._lane(record).generation = generation or self._link.generation
+        self._events.publish(EventKind.THREAD_CREATED, thread=record.key, data={"ref": record.ref})
+        await appserver.threads.set_name(self._link.codex, native_id, handle.removeprefix("@"))
+        return record
+
+    async def _interrupt_quietly(self, key: str) -> None:
         try:
-            await self.interrupt(thread)
+            thread = await self._storage.threads.get(key)
+            if thread is not None:
+                await self.interrupt(thread)
         except DispatchError as error:
-            log.warning("thread %s: %s", thread.ref, error)
+            log.warning("thread %s: %s", key, error)
+
+    async def _still(self, lane: Lane) -> None:
+        """Wait until nothing runs and history is not about to be read, or a question of Codex stands."""
+        while not lane.settled or (lane.unresolved and self._recovery_ahead):
+            if not lane.waiting:
+                await lane.change()
+                continue
+            with anyio.move_on_after(self._attention) as patience:
+                await lane.change()
+            if patience.cancelled_caught and lane.waiting:
+                return
+
+    def _lose(self, lane: Lane) -> None:
+        if lane.lose(self._clock.now()):
+            turn_id = lane.turn.id if lane.turn else None
+            self._registrar.mark(lane, News(EventKind.TURN_UNKNOWN, turn_id))
 
     def _lane(self, thread: ThreadRecord) -> Lane:
         lane = self._lanes.get(thread.key)
@@ -268,100 +343,65 @@ class Lanes:
 
     def _hear(self, lane: Lane, signals: Iterable[tuple[Signal, Any]]) -> None:
         for signal, at in signals:
+            held = lane.submitting
+            changed = lane.hear(signal, at)
             if isinstance(signal, ItemDone):
-                self._item(lane, signal)
-            if not lane.hear(signal, at):
+                if not held:
+                    data = {"type": signal.type, "text": signal.text}
+                    self._registrar.tell(lane, News(EventKind.ITEM_COMPLETED, signal.turn_id, data))
+            elif not changed:
                 continue
-            if isinstance(signal, TurnStarted):
-                self._mark(lane, (EventKind.TURN_STARTED, signal.turn_id))
+            elif isinstance(signal, TurnStarted):
+                self._registrar.mark(lane, News(EventKind.TURN_STARTED, signal.turn_id))
             elif isinstance(signal, TurnEnded):
-                self._mark(lane, (ENDINGS[signal.status], signal.turn_id))
+                self._registrar.mark(lane, News(ENDINGS[signal.status], signal.turn_id))
             else:
-                self._mark(lane)
+                self._registrar.mark(lane)
 
-    def _item(self, lane: Lane, signal: ItemDone) -> None:
-        self._events.publish(
-            EventKind.ITEM_COMPLETED,
-            thread=lane.key,
-            turn_id=signal.turn_id,
-            data={"type": signal.type, "text": signal.text},
-        )
-
-    def _mark(self, lane: Lane, news: News | None = None) -> None:
-        lane.dirty = True
-        pending = self._dirty.setdefault(lane.key, [])
-        if news is not None:
-            pending.append(news)
-        self._wake.set()
-
-    async def _save(self, lane: Lane, news: list[News]) -> None:
-        lane.dirty = False
-        status = lane.status
-        try:
-            await self._store(lane)
-        except StorageError:
-            log.exception("thread %s: its state is not in the registry", lane.key)
-        for kind, turn_id in news or [(EventKind.THREAD_STATUS, None)]:
-            self._events.publish(
-                kind, thread=lane.key, turn_id=turn_id, data={"status": status.value}
-            )
-        lane.touch()
-
-    async def _store(self, lane: Lane) -> ThreadRecord:
-        changes = {
-            "status": lane.status,
-            "title": lane.title,
-            "materialized": lane.materialized,
-            "updated_at": self._clock.now(),
-        }
-        if lane.turn is None:
-            return await self._storage.threads.update(lane.key, **changes)
-        return await self._storage.threads.set_turn(lane.key, lane.turn, **changes)
-
-    async def _ensure_loaded(self, thread: ThreadRecord, lane: Lane) -> ThreadRecord:
+    async def _ensure_loaded(self, thread: ThreadRecord, lane: Lane) -> None:
         """Make Codex hold the thread; one that it never wrote to disk is started anew under the same ref."""
-        if lane.generation == self._link.generation and self._link.generation:
-            return thread
         generation = self._link.generation
+        if lane.generation == generation and generation:
+            return
         try:
-            await codex_threads.resume(self._link.codex, thread.native_id)
-        except codex_threads.ThreadUnknown:
-            if thread.materialized:
+            await appserver.threads.resume(self._link.codex, lane.native_id)
+        except appserver.threads.ThreadUnknown:
+            if lane.materialized:
                 raise
-            native_id = await codex_threads.start(
-                self._link.codex, cwd=thread.cwd, settings=thread.settings
-            )
-            log.info("thread %s had no history; it is now Codex thread %s", thread.ref, native_id)
-            thread = await self._storage.threads.update(
-                thread.key, native_id=native_id, updated_at=self._clock.now()
-            )
-            lane.native_id = native_id
-            self._keys[native_id] = thread.key
-            if thread.title:
-                await codex_threads.set_name(self._link.codex, native_id, thread.title)
-        lane.generation = generation
-        return thread
+            await self._start_anew(thread, lane)
+        lane.generation = generation or self._link.generation
+
+    async def _start_anew(self, thread: ThreadRecord, lane: Lane) -> None:
+        native_id = await appserver.threads.start(
+            self._link.codex, cwd=thread.cwd, settings=thread.settings
+        )
+        log.info("thread %s had no history; it is now Codex thread %s", thread.ref, native_id)
+        await self._storage.threads.update(
+            thread.key, native_id=native_id, updated_at=self._clock.now()
+        )
+        lane.native_id = native_id
+        self._keys[native_id] = thread.key
+        if thread.title:
+            await appserver.threads.set_name(self._link.codex, native_id, thread.title)
 
     async def _submit(self, thread: ThreadRecord, lane: Lane, text: str) -> TurnRecord:
         before = lane.turn
-        message_id = uuid7()
         turn = TurnRecord(
-            message_id=message_id,
+            message_id=uuid7(),
             id=None,
             status=TurnStatus.SUBMITTED,
             started_at=self._clock.now(),
         )
         lane.submit(turn)
+        recorded = False
         try:
-            await self._store(lane)
-            turn_id = await codex_threads.start_turn(
-                self._link.codex, thread.native_id, text, message_id, thread.settings
-            )
-            lane.adopt(turn_id)
-            turn = replace(turn, id=turn_id)
+            await self._registrar.store(lane)
+            recorded = True
+            turn = await self._hand_over(thread, lane, text, before)
         except (OutcomeUnknown, CodexTimeout) as error:
             lane.conclude(TurnStatus.UNKNOWN, error.message, self._clock.now())
-            raise self._unknown(thread, message_id, error) from error
+            self._registrar.tell(lane, News(EventKind.TURN_UNKNOWN))
+            raise _unknown(thread, turn, error) from error
         except StorageError:
             lane.turn = before  # nothing was recorded, so nothing was handed over
             raise
@@ -369,65 +409,116 @@ class Lanes:
             lane.conclude(TurnStatus.FAILED, error.message, self._clock.now())
             raise
         except anyio.get_cancelled_exc_class():
-            lane.conclude(
-                TurnStatus.UNKNOWN, "the sender went away before Codex answered", self._clock.now()
-            )
+            if recorded:
+                gone = "the sender went away before Codex answered"
+                lane.conclude(TurnStatus.UNKNOWN, gone, self._clock.now())
+                self._registrar.tell(lane, News(EventKind.TURN_UNKNOWN))
+            else:
+                lane.turn = before
             raise
         finally:
             self._hear(lane, lane.release())
-            self._mark(lane)
+            self._registrar.mark(lane)
+            if recorded and (lane.handed or 0) <= self._lost_generation:
+                self._lose(lane)  # Codex died between its answer and now
         return turn
 
-    def _unknown(
-        self, thread: ThreadRecord, message_id: str, error: DispatchError
-    ) -> OutcomeUnknown:
-        return OutcomeUnknown(
-            f"it is not known whether the message to {thread.ref} started a turn: {error.message}",
-            hint=f"dispatch get {thread.ref} says what became of it; do not send it again before",
-            details={"thread": thread.ref, "message_id": message_id},
-        )
+    async def _hand_over(
+        self, thread: ThreadRecord, lane: Lane, text: str, before: TurnRecord | None
+    ) -> TurnRecord:
+        """Give the submitted message to Codex and return the turn it is in: SUBMITTED, or STARTED if that ran already."""
+        turn = lane.turn
+        if turn is None or turn.message_id is None:
+            raise ValueError("no message was submitted")
+        try:
+            lane.handed = self._link.generation
+            turn_id = await appserver.threads.start_turn(
+                self._link.codex, lane.native_id, text, turn.message_id, thread.settings
+            )
+        except appserver.threads.ThreadUnknown:
+            # Nothing has happened: Codex unloaded the thread, or was replaced, after we had looked.
+            lane.generation = None
+            with _nothing_sent():
+                await self._ensure_loaded(thread, lane)
+            lane.handed = self._link.generation
+            turn_id = await appserver.threads.start_turn(
+                self._link.codex, lane.native_id, text, turn.message_id, thread.settings
+            )
+        if lane.adopt(turn_id, before):
+            return replace(turn, id=turn_id)
+        log.warning("thread %s: the message joined turn %s, which ran already", thread.ref, turn_id)
+        return replace(turn, id=turn_id, status=TurnStatus.STARTED)
 
-    async def _recover_one(self, thread: ThreadRecord, lane: Lane) -> None:
-        turn = thread.turn
-        if turn is None:
+    async def _look_back(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Settle the last turn before another one; history that Codex refuses to give does not block the thread."""
+        if not lane.unresolved:
             return
         try:
-            await self._ensure_loaded(replace(thread, materialized=True), lane)
-            found = await codex_threads.find_turn(
-                self._link.codex, thread.native_id, turn_id=turn.id, message_id=turn.message_id
-            )
-        except codex_threads.ThreadUnknown:
-            found = None
-        if lane.active is not None or lane.turn is None:
+            await self._resolve(thread, lane)
+        except (CodexUnavailable, CodexOverloaded, CodexTimeout):
+            raise
+        except CodexError as error:
+            log.warning("thread %s: the end of its turn stays unknown: %s", thread.ref, error)
+
+    async def _recover_one(self, thread: ThreadRecord) -> None:
+        lane = self._lane(thread)
+        async with lane.lock:
+            if not lane.unresolved:
+                return
+            try:
+                await self._resolve(thread, lane)
+            except (CodexError, OutcomeUnknown) as error:
+                log.warning("thread %s: the end of its turn stays unknown: %s", thread.ref, error)
+
+    async def _resolve(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Learn from history what became of the newest turn; the caller holds the lane's lock.
+
+        That history has no trace of it proves that it did not run only once the process it was given to is gone.
+        """
+        turn, generation = lane.turn, self._link.generation
+        if turn is None or not lane.unresolved:
             return
-        if found is None:
-            lane.conclude(
-                TurnStatus.FAILED,
-                "Codex went away before it stored the message: it did not run; send it again",
-                self._clock.now(),
+        try:
+            if lane.generation != generation or not generation:
+                await appserver.threads.resume(self._link.codex, lane.native_id)
+                lane.generation = generation or self._link.generation
+            found = await appserver.threads.find_turn(
+                self._link.codex, lane.native_id, turn_id=turn.id, message_id=turn.message_id
             )
-        else:
+        except appserver.threads.ThreadUnknown:
+            if lane.materialized:
+                raise
+            found = None
+        if not lane.unresolved or lane.turn is None:
+            return  # Codex has said it meanwhile
+        if found is not None and found.status is TurnStatus.STARTED:
+            lane.found_running(found.id)
+        elif found is not None:
             lane.turn = replace(lane.turn, id=found.id)
             lane.materialized = True
             lane.conclude(found.status, found.error, self._clock.now())
+        elif lane.handed == self._link.generation:
+            return
+        else:
+            lane.conclude(TurnStatus.FAILED, NEVER_RAN, self._clock.now())
         log.info("thread %s: its turn is %s", thread.ref, lane.turn.status)
-        self._mark(lane, (ENDINGS[lane.turn.status], lane.turn.id))
+        self._registrar.mark(lane, News(ENDINGS[lane.turn.status], lane.turn.id))
 
 
-def check_text(text: str) -> None:
-    """Raise ValidationFailed for text that Codex would refuse, drop or misread."""
-    if not text.strip():
-        raise ValidationFailed(
-            "the message is empty", hint="give some text, or - to read it from stdin"
-        )
-    if len(text) > TEXT_LIMIT:
-        raise ValidationFailed(
-            f"the message has {len(text):,} characters; Codex takes {TEXT_LIMIT:,}",
-            hint="put the text in a file and name the file in the message",
-        )
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValidationFailed("the message contains a lone surrogate, which is not valid Unicode")
-    if text.lstrip().startswith("/goal"):
-        raise ValidationFailed(
-            "a message that starts with /goal does not set a goal", hint="say it in other words"
-        )
+@contextmanager
+def _nothing_sent() -> Iterator[None]:
+    """Say that nothing was sent when it is only a preparation whose outcome is unknown."""
+    try:
+        yield
+    except (OutcomeUnknown, CodexTimeout) as error:
+        raise CodexUnavailable(
+            f"the message was not sent: {error.message}", hint="dispatch daemon status"
+        ) from error
+
+
+def _unknown(thread: ThreadRecord, turn: TurnRecord, error: DispatchError) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"it is not known whether the message to {thread.ref} started a turn: {error.message}",
+        hint=f"dispatch wait {thread.ref} says what became of it; do not send it again before",
+        details={"thread": thread.ref, "message_id": turn.message_id},
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from dispatch_core.contracts.records import ThreadStatus
 from dispatch_core.errors import AmbiguousSelector, ThreadNotFound, ValidationFailed
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> 
             f"a thread selector has 1 to {SELECTOR_LIMIT} characters",
             hint="dispatch list shows the refs",
         )
+    if any("\ud800" <= char <= "\udfff" for char in selector):
+        raise ValidationFailed(
+            "the thread selector is not valid Unicode", hint="dispatch list shows the refs"
+        )
     for by in ("ref", "native_id", "handle", "title"):
         found = await store.find(by, selector)
         if found:
@@ -37,6 +42,8 @@ async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> 
 
 
 def _only(selector: str, found: tuple[ThreadRecord, ...]) -> ThreadRecord:
+    # An archived thread gives its name away: a new thread may have it.
+    found = tuple(t for t in found if t.status is not ThreadStatus.ARCHIVED) or found
     if len(found) == 1:
         return found[0]
     raise AmbiguousSelector(

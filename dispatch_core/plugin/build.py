@@ -66,25 +66,27 @@ def build(
         if report.state == "loaded"
     ]
     announce(None)
+    sources = _sources(reports)
     return {
         "format": FORMAT,
         "version": version(FIRST_PARTY),
-        "build": _build_id(),
+        "build": _build_id(sources),
         "ops": sorted((op for e in entries for op in e["ops"]), key=lambda op: str(op["name"])),
         "surfaces": [surface for e in entries for surface in e["surfaces"]],
         "kinds": [kind for e in entries for kind in e["kinds"]],
         "plugins": [report.to_dict() for report in reports],
-        "sources": _sources(reports),
+        "sources": sources,
     }
 
 
-def _build_id() -> str:
-    """Return a digest of dispatch's own code, so that a client can tell whether a daemon runs the same."""
+def _build_id(sources: list[list[Any]]) -> str:
+    """Return a digest of our code and of editable plugins, so that a client can tell whether a daemon runs the same."""
     root = Path(__file__).parents[2]
     digest = hashlib.blake2b(digest_size=6)
     for package in ("dispatch_core", "dispatch_plugins"):
         for file in sorted((root / package).rglob("*.py")):
             digest.update(file.read_bytes())
+    digest.update(json.dumps(sources).encode())
     return digest.hexdigest()
 
 

@@ -49,6 +49,7 @@ class Host:
         try:
             self._manager.register(plugin, name=report.key)
             self._manager.check_pending()
+            self._check_group(report, plugin)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 -- a hook may raise anything; it costs this plugin only
@@ -81,6 +82,20 @@ class Host:
         """Write a line for every hook call, for DISPATCH_TRACE_PLUGINS=1."""
         self._manager.trace.root.setwriter(write)
         self._manager.enable_tracing()
+
+    def _check_group(self, report: PluginReport, plugin: Any) -> None:
+        """Raise TypeError for what this group is not loaded for: it would be announced and then be missing, or be in the way."""
+        found = self._current
+        if report.kind != "plugins" and (found.ops or found.kinds):
+            raise TypeError(
+                f"ops and trigger kinds belong into the group dispatch.v1.plugins, not {report.group}"
+            )
+        storage = self._manager.hook.dispatch_storage.get_hookimpls()
+        backends = [impl for impl in storage if not (impl.wrapper or impl.hookwrapper)]
+        if report.kind != "storage" and any(impl.plugin is plugin for impl in backends):
+            raise TypeError(
+                f"a storage backend belongs into the group dispatch.v1.storage, not {report.group}"
+            )
 
     def _ask(self, hook: str, expected: type, target: Callable[[Any], list[Any]]) -> None:
         def collect(found: Any) -> None:

@@ -12,13 +12,14 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from dispatch_core.daemon.paths import Paths
 
 FORMAT = 1
 SWITCHES = ("DISPATCH_PLUGINS_DISABLE", "DISPATCH_SAFE", "DISPATCH_STRICT_PLUGINS")
+TRUTHY = ("1", "true", "yes", "on")
 KEEP = 8  # manifests of other interpreters, switches and configurations
 BUILD_DEADLINE = 60.0  # seconds for one attempt
 RETRIES = 16  # plugins that may each take the building process down
@@ -37,6 +38,16 @@ def load(paths: Paths, *, safe: bool = False, deadline: float = BUILD_DEADLINE) 
         manifest = {**_build(paths, safe=safe, deadline=deadline), "key": key}
         _write(file, manifest)
     return manifest
+
+
+def identity(manifest: Mapping[str, Any]) -> str | None:
+    """Return what a client tells the daemon of its manifest: the key and the build; None for one that could not be built."""
+    return f"{manifest['key']}/{manifest['build']}" if manifest.get("build") else manifest["key"]
+
+
+def safe_mode(env: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for first-party plugins only."""
+    return env.get("DISPATCH_SAFE", "").strip().lower() in TRUTHY
 
 
 def current_key(paths: Paths, *, safe: bool = False) -> str:

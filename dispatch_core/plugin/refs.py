@@ -42,7 +42,9 @@ def scan(dists: Iterable[Distribution] | None = None) -> list[PluginReport]:
     for dist in distributions() if dists is None else dists:
         try:
             name = _normalized(dist.metadata["Name"] or "")
-            if name and name not in found:
+            if not name:
+                raise ValueError("its metadata has no name")
+            if name not in found:
                 found[name] = list(_plugins_of(dist, name))
         except Exception as error:  # noqa: BLE001 -- damaged metadata of one distribution is that distribution's problem
             if _may_be_a_plugin(dist):

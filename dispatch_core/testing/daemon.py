@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+CONDITION_DEADLINE = 20.0  # seconds for something to come true in another process
+CONDITION_STEP = 0.02
 COMMAND_DEADLINE = 90.0  # seconds for one command
 KEPT = (
     "PATH",
@@ -103,6 +106,15 @@ class Dispatch:
     def pid(self) -> int:
         """Return the process id of the running daemon."""
         return int(self.json("daemon", "status", "--no-start")["pid"])
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Return once a condition holds that another process makes true, and cannot tell us when; what: for the failure."""
+    deadline = time.monotonic() + CONDITION_DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {CONDITION_DEADLINE:g} s: {what}")
+        time.sleep(CONDITION_STEP)
 
 
 @contextmanager

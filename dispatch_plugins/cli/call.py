@@ -6,6 +6,7 @@ import sys
 
 from dispatch_core.control.sync_client import Connection
 from dispatch_core.daemon.paths import Paths
+from dispatch_core.plugin.manifest import identity
 from dispatch_plugins.cli import output
 from dispatch_plugins.cli.invocation import is_terminal
 
@@ -15,13 +16,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dispatch_core.control.wire import Reply
-    from dispatch_core.errors import RemoteError
     from dispatch_plugins.cli.invocation import Invocation
 
 PROTOCOL = 1
 CONNECT_TIMEOUT = 5.0  # seconds; a daemon that runs accepts at once
 MARGIN = 5.0  # seconds on top of the op's own timeout, so that the daemon's answer comes first
-RESTART_GRACE = 5.0
 
 
 def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any]) -> Reply:
@@ -37,7 +36,9 @@ def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any])
     except RemoteError as error:
         if error.remote_code != "daemon_stale":
             raise
-        _replace(paths, error)
+        from dispatch_core.daemon import launch
+
+        launch.replace(paths, error, output.note)
     return _attempt(invocation, paths, op, args)
 
 
@@ -48,7 +49,7 @@ def hello(invocation: Invocation) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "client": "cli",
         "version": manifest["version"],
-        "manifest": None if invocation.safe else manifest["key"],
+        "manifest": None if invocation.safe else identity(manifest),
         "thread_id": invocation.env.get("CODEX_THREAD_ID") or None,
     }
 
@@ -93,23 +94,3 @@ def _connect(invocation: Invocation, paths: Paths) -> Connection:
 
     launch.up(paths, offline=False)
     return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)
-
-
-def _replace(paths: Paths, error: RemoteError) -> None:
-    """Restart an idle daemon that runs another build or other plugins; raise DaemonStale while turns run in it."""
-    from dispatch_core.daemon import launch
-    from dispatch_core.errors import DaemonStale
-
-    turns = error.details.get("active_turns")
-    if turns != 0:
-        raise DaemonStale(
-            error.message,
-            hint=error.hint or "wait for the running turns, then dispatch down and dispatch up",
-            details=error.details,
-        ) from None
-    output.note("the daemon runs another build or other plugins and is idle: restarting it")
-    offline = error.details.get("offline")
-    if offline is None:
-        offline = launch.probe(paths)["offline"]
-    launch.down(paths, grace=RESTART_GRACE)
-    launch.up(paths, offline=bool(offline))

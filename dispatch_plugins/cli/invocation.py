@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from dispatch_core.plugin.manifest import safe_mode
+
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +52,7 @@ class Invocation:
 
     @property
     def safe(self) -> bool:
-        return bool(self.options.get("safe")) or self.env.get("DISPATCH_SAFE", "") not in ("", "0")
+        return bool(self.options.get("safe")) or safe_mode(self.env)
 
     def color(self, stream: TextIO) -> bool:
         """Return whether colours may be written to a stream: --color, then NO_COLOR, FORCE_COLOR, and what the stream is."""

@@ -9,7 +9,8 @@ import os
 import select
 import sys
 
-from dispatch_core.errors import DaemonUnreachable, DispatchError, ValidationFailed
+from dispatch_core.errors import DaemonUnreachable, DispatchError, RemoteError, ValidationFailed
+from dispatch_core.plugin.manifest import identity, safe_mode
 from dispatch_plugins.mcp.options import USAGE, WORKER, parse
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ def main(argv: list[str], manifest: dict[str, Any]) -> int:
     except BrokenPipeError:
         return 0  # the client no longer reads
     except OSError as error:
-        _complain(f"the daemon cannot be reached: {error}", "dispatch doctor shows what is wrong")
+        _complain(f"the daemon cannot be reached: {error}", "dispatch up shows what is wrong")
         return UNREACHABLE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -157,21 +158,36 @@ def _open(options: Options, manifest: dict[str, Any]) -> tuple[socket.socket, by
             hint="start dispatch mcp inside a Codex thread, or use another profile",
         )
     # Recovery mode talks to whatever daemon runs, whose plugins are then others than ours.
-    safe = os.environ.get("DISPATCH_SAFE", "") not in ("", "0")
-    connection = _connect(options)
     greeting = {
         "protocol": PROTOCOL,
         "client": "mcp",
         "version": manifest["version"],
-        "manifest": None if safe else manifest["key"],
+        "manifest": None if safe_mode(os.environ) else identity(manifest),
         "thread_id": thread_id,
     }
     session = {
         "surface": "mcp",
         "options": {"profile": options.profile, "thread_id": thread_id},
     }
-    connection.first_call(greeting, "$open", session, timeout=OPEN_TIMEOUT)
+    for attempt in range(2):
+        connection = _connect(options)
+        try:
+            connection.first_call(greeting, "$open", session, timeout=OPEN_TIMEOUT)
+        except RemoteError as error:
+            if attempt or error.remote_code != "daemon_stale" or not options.start:
+                raise
+            _replace(error)
+        else:
+            break
     return connection.detach()
+
+
+def _replace(error: RemoteError) -> None:
+    """Restart an idle daemon of another build: an agent's server must not fail until a person runs a command."""
+    from dispatch_core.daemon import launch
+    from dispatch_core.daemon.paths import Paths
+
+    launch.replace(Paths.from_env(os.environ), error, lambda text: _complain(text, None))
 
 
 def _connect(options: Options) -> Connection:

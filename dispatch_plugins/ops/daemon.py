@@ -42,6 +42,7 @@ class CodexStatus(OpOutput):
     )
     pid: int | None = Field(description="Its process; null while none runs.")
     restarts: int = Field(description="How often it had to be started again.")
+    notes: list[str] = Field(description="What it warned of when it started.")
 
 
 class PluginsStatus(OpOutput):
@@ -158,8 +159,8 @@ def render_status(output: StatusOutput, view: View) -> str:
     return view.fields(
         [
             ("state", view.status(output.state)),
-            ("reason", output.reason),
-            ("fix", output.fix),
+            ("reason", printable(output.reason) if output.reason else None),
+            ("fix", printable(output.fix) if output.fix else None),
             ("mode", "offline: no language model is used" if output.offline else None),
             ("version", f"{output.version} (build {output.build})"),
             ("process", f"{output.pid}, up {view.age(output.started_at)}, {memory}"),
@@ -168,6 +169,7 @@ def render_status(output: StatusOutput, view: View) -> str:
                 "app-server",
                 f"process {codex.pid}, {codex.restarts} restarts" if codex.pid else "not running",
             ),
+            *(("codex says", printable(note)) for note in codex.notes),
             ("threads", threads or "none"),
             (
                 "triggers",

@@ -8,12 +8,14 @@ import anyio
 from pydantic import Field
 
 from dispatch_core.api import (
+    CodexError,
     Example,
     Intent,
     Op,
     OpContext,
     OpInput,
     OpOutput,
+    OutcomeUnknown,
     PluginSettings,
     ThreadStatus,
     ThreadView,
@@ -54,10 +56,10 @@ class Receipt(OpOutput):
     """What is known about a message. Accepted is not done."""
 
     id: str = Field(description="Id of the message; Codex stores it with the turn.")
-    state: Literal["submitted"] = Field(
-        description="submitted: handed to Codex, which named the turn."
+    state: Literal["submitted", "merged"] = Field(
+        description="submitted: it started a turn. merged: it joined a turn that ran already."
     )
-    turn_id: str | None = Field(description="The turn the message started.")
+    turn_id: str | None = Field(description="The turn the message is in.")
 
 
 class SendOutput(OpOutput):
@@ -82,10 +84,12 @@ class WaitOutput(OpOutput):
     thread: ThreadView = Field(description="The thread.")
     outcome: Outcome = Field(
         description="done, failed or interrupted; needs_attention: a person must act; "
-        "unknown: Codex went away; nothing: the thread has had no turn."
+        "unknown: Codex went away and is not back; nothing: the thread has had no turn."
     )
     turn: TurnView | None = Field(description="The latest turn.")
-    text: str | None = Field(description="The final message of that turn.")
+    text: str | None = Field(
+        description="The final message of that turn; null if it has none, or Codex is down."
+    )
 
 
 class StopInput(OpInput):
@@ -106,7 +110,10 @@ async def send(context: OpContext, request: SendInput) -> SendOutput:
     thread = await context.lanes.writable(request.thread)
     turn = await context.lanes.send(thread, request.text)
     thread = await context.store.threads.get(thread.key) or thread
-    receipt = Receipt(id=str(turn.message_id), state="submitted", turn_id=turn.id)
+    state: Literal["submitted", "merged"] = (
+        "merged" if turn.status is TurnStatus.STARTED else "submitted"
+    )
+    receipt = Receipt(id=str(turn.message_id), state=state, turn_id=turn.id)
     return SendOutput(thread=thread_view(thread), receipt=receipt)
 
 
@@ -149,7 +156,10 @@ def _outcome(thread: ThreadRecord) -> Outcome:
 async def _final_text(context: OpContext, thread: ThreadRecord) -> str | None:
     if thread.turn is None or thread.turn.status is not TurnStatus.COMPLETED:
         return None
-    items = await context.lanes.history(thread, 1)
+    try:
+        items = await context.lanes.history(thread, 1)
+    except (CodexError, OutcomeUnknown):
+        return None  # Codex is down now; that the turn is done stays true
     final = [
         item for item in items if item.type == "agentMessage" and item.turn_id == thread.turn.id
     ]
@@ -159,8 +169,9 @@ async def _final_text(context: OpContext, thread: ThreadRecord) -> str | None:
 def render_send(output: SendOutput, view: View) -> str:
     """Say that the message was accepted, which is not that it is done."""
     thread = output.thread
+    done = "accepted" if output.receipt.state == "submitted" else "merged into a running turn"
     return (
-        f"accepted by {view.paint(printable(thread.handle), 'bold')} ({thread.ref}), turn {output.receipt.turn_id}\n"
+        f"{done} by {view.paint(printable(thread.handle), 'bold')} ({thread.ref}), turn {output.receipt.turn_id}\n"
         f"  next: dispatch wait {thread.ref}"
     )
 

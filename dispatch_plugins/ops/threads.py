@@ -10,12 +10,15 @@ import anyio
 from pydantic import Field
 
 from dispatch_core.api import (
+    DispatchError,
     Example,
     Intent,
     Op,
     OpContext,
     OpInput,
     OpOutput,
+    OutcomeUnknown,
+    PartialSuccess,
     PluginSettings,
     ThreadSettings,
     ThreadView,
@@ -34,7 +37,7 @@ from dispatch_core.api import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dispatch_core.api import ThreadRecord
+    from dispatch_core.api import ThreadRecord, TurnRecord
 
 NAME_LIMIT = 100
 THREAD = "Ref, id, handle (@name) or title of a managed thread."
@@ -178,17 +181,33 @@ async def new(context: OpContext, request: NewInput) -> NewOutput:
             f"new: cwd: {request.cwd} is not a directory",
             hint="make the directory, or name another with --cwd",
         )
+    text = request.text if request.send else None
+    if text is not None:
+        context.lanes.check_text(text)  # before there is a thread that would be left behind
     settings = ThreadSettings(
         sandbox=request.sandbox, approval_policy=request.approval_policy, model=request.model
     )
     thread = await context.lanes.create(name=name, cwd=request.cwd, settings=settings)
     turn = None
-    if request.text is not None and request.send:
-        turn = await context.lanes.send(thread, request.text)
+    if text is not None:
+        turn = await _first_message(context, thread, text)
         thread = await context.store.threads.get(thread.key) or thread
     return NewOutput(
         thread=thread_view(thread), message_accepted=turn is not None, turn=turn_view(turn)
     )
+
+
+async def _first_message(context: OpContext, thread: ThreadRecord, text: str) -> TurnRecord:
+    try:
+        return await context.lanes.send(thread, text)
+    except OutcomeUnknown:
+        raise
+    except DispatchError as error:
+        raise PartialSuccess(
+            f"{thread.handle} ({thread.ref}) was made, but its first message was not accepted: {error.message}",
+            hint=f"dispatch send {thread.ref} TEXT",
+            details={"thread": thread.ref, "error": error.to_dict()},
+        ) from error
 
 
 async def list_threads(context: OpContext, request: ListInput) -> ListOutput:
@@ -246,7 +265,7 @@ def render_new(output: NewOutput, view: View) -> str:
         if output.message_accepted
         else f"dispatch send {thread.ref} TEXT"
     )
-    return f"{view.paint(thread.handle, 'bold')} is thread {thread.ref}; {said}\n  next: {step}"
+    return f"{view.paint(printable(thread.handle), 'bold')} is thread {thread.ref}; {said}\n  next: {step}"
 
 
 def render_list(output: ListOutput, view: View) -> str:
@@ -278,7 +297,7 @@ def render_get(output: GetOutput, view: View) -> str:
             ("title", printable(thread.title) if thread.title else None),
             ("directory", printable(thread.cwd)),
             ("source", thread.source.value),
-            ("model", output.model),
+            ("model", printable(output.model) if output.model else None),
             ("sandbox", output.sandbox),
             ("approvals", output.approval_policy),
             (
@@ -298,11 +317,11 @@ def render_get(output: GetOutput, view: View) -> str:
 def render_tail(output: TailOutput, view: View) -> str:
     """The items as a conversation."""
     if not output.items:
-        return f"{output.thread.handle} has no history yet\n  next: dispatch send {output.thread.ref} TEXT"
+        return f"{printable(output.thread.handle)} has no history yet\n  next: dispatch send {output.thread.ref} TEXT"
     speakers = {"userMessage": ("you", "cyan"), "agentMessage": ("codex", "green")}
     lines = []
     for item in output.items:
-        speaker, color = speakers.get(item.type, (item.type, "dim"))
+        speaker, color = speakers.get(item.type, (printable(item.type), "dim"))
         text = safe_block(item.text or "").strip() or "-"
         lines.append(f"{view.paint(speaker, color)}: {text}")
     return "\n".join(lines)

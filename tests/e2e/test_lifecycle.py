@@ -5,29 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from dispatch_core.testing.daemon import Dispatch, temporary_home
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from dispatch_core.testing.daemon import Dispatch, eventually, temporary_home
 
 pytestmark = pytest.mark.e2e
-
-DEADLINE = 20.0
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Poll a condition on another process, which cannot tell us when it comes true."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {DEADLINE:g} s: {what}")
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -251,3 +235,29 @@ def test_an_open_directory_is_refused(dispatch: Dispatch) -> None:
 
     assert "can be written by other users" in error["message"]
     assert "chmod 700" in error["hint"]
+
+
+def test_an_idle_daemon_with_other_plugins_is_replaced_and_stays_offline(dispatch: Dispatch) -> None:
+    dispatch.json("new", "kept", "--no-send")
+    before = dispatch.pid()
+    (dispatch.home / "config.toml").write_text('[plugins]\ndisable = ["mcp"]\n')
+
+    threads = dispatch.json("list")["threads"]
+
+    status = dispatch.json("daemon", "status")
+    assert [row["thread"]["handle"] for row in threads] == ["@kept"]
+    assert status["pid"] != before
+    assert status["offline"] is True
+    assert not alive(before)
+
+
+def test_a_busy_daemon_with_other_plugins_is_left_alone(dispatch: Dispatch) -> None:
+    dispatch.json("new", "busy", 'offline:{"delay": 60}')
+    before = dispatch.pid()
+    (dispatch.home / "config.toml").write_text('[plugins]\ndisable = ["mcp"]\n')
+
+    assert dispatch.pid() == before
+    dispatch.json("stop", "@busy")
+    dispatch.json("list")
+
+    assert dispatch.pid() != before

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from dispatch_core.testing.daemon import eventually
 
+if TYPE_CHECKING:
     from dispatch_core.testing.daemon import Dispatch
 
 pytestmark = pytest.mark.e2e
-
-DEADLINE = 20.0
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Poll a condition in another process, which cannot tell us when it comes true."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {DEADLINE:g} s: {what}")
-        time.sleep(0.02)
 
 
 def trigger(dispatch: Dispatch, name: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_switches_have_manifests_of_their_own(sound):
     assert len(site.cached()) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', '{"format": 1}', "\0" * 64])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', "\0\0\0"])
 def test_a_damaged_file_is_replaced(sound, content):
     site = sound()
     first = site.manifest()

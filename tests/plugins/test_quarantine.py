@@ -17,7 +17,7 @@ FAILURES = {
     "assert-at-import": ("load", "AssertionError: arithmetic is not what it was"),
     "exit-at-import": ("load", "SystemExit: this library is a program"),
     "kill-at-import": ("load", "importing it ended the process with status 3"),
-    "slow-import": ("load", "importing it took longer than 10 s"),
+    "slow-import": ("load", "importing it took longer than 6 s"),
     "syntax-error": ("load", "SyntaxError"),
     "half-way": ("declare", "RuntimeError: the second hook gave up"),
     "unknown-hook": ("declare", "unknown hook 'dispatch_opz'"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from dispatch_core.api import Surface, TriggerKind, ValidationFailed
+from dispatch_core.api import Surface, TriggerKind, ValidationFailed, hookimpl
 from dispatch_core.plugin.host import Host
+
+STORAGE = "dispatch.v1.storage"
 
 
 @pytest.fixture
@@ -146,15 +148,17 @@ def test_a_wrong_table_of_the_configuration_is_the_plugins_failure(make_module, 
 
 def test_the_storage_backend_is_the_first_that_is_offered(host, make_module, make_report, tmp_path):
     backend = object()
-    host.declare(make_report("none"), make_module(dispatch_storage=lambda: None))
-    host.declare(make_report("some"), make_module(dispatch_storage=lambda data_dir: backend))
+    host.declare(make_report("none", group=STORAGE), make_module(dispatch_storage=lambda: None))
+    host.declare(
+        make_report("some", group=STORAGE), make_module(dispatch_storage=lambda data_dir: backend)
+    )
 
     assert host.storage(tmp_path) is backend
 
 
 def test_a_withdrawn_plugin_is_not_asked_any_more(host, make_module, make_report, tmp_path):
-    report = make_report()
-    host.declare(report, make_module(dispatch_storage=lambda: object()))
+    report = make_report(group=STORAGE)
+    host.declare(report, make_module(dispatch_storage=lambda: tmp_path))
 
     host.withdraw(report)
     host.withdraw(report)
@@ -166,6 +170,45 @@ def test_every_hook_call_can_be_traced(host, make_module, make_report):
     lines = []
     host.trace(lines.append)
 
-    host.declare(make_report(), make_module(dispatch_ops=list))
+    host.declare(make_report(), make_module(dispatch_ops=lambda: ()))
 
     assert any("dispatch_ops" in line for line in lines)
+
+
+@pytest.mark.parametrize("group", [STORAGE, "dispatch.v1.surfaces"])
+def test_ops_are_declared_in_the_group_that_the_daemon_loads_for_them(
+    host, make_module, make_report, make_op, group
+):
+    report = make_report(group=group)
+
+    host.declare(report, make_module(dispatch_ops=lambda: [make_op()]))
+
+    assert (report.state, report.stage) == ("quarantined", "declare")
+    assert f"belong into the group dispatch.v1.plugins, not {group}" in report.reason
+
+
+def test_only_the_storage_group_offers_backends(host, make_module, make_report, tmp_path):
+    backend = object()
+    report = make_report("thief")
+    host.declare(make_report("some", group=STORAGE), make_module(dispatch_storage=lambda: backend))
+
+    host.declare(report, make_module(dispatch_storage=lambda: tmp_path))
+
+    assert (report.state, report.stage) == ("quarantined", "declare")
+    assert host.storage(tmp_path) is backend
+
+
+def test_any_plugin_may_wrap_the_backend(host, make_module, make_report, tmp_path):
+    module = make_module()
+
+    @hookimpl(wrapper=True)
+    def dispatch_storage():
+        inner = yield
+        return ["wrapped", inner]
+
+    module.dispatch_storage = dispatch_storage
+    host.declare(make_report("some", group=STORAGE), make_module(dispatch_storage=lambda: "inner"))
+
+    host.declare(make_report("wrapper"), module)
+
+    assert host.storage(tmp_path) == ["wrapped", "inner"]

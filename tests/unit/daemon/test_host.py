@@ -1,0 +1,102 @@
+"""What a client is told in greeting, and how the daemon is asked to stop."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import anyio
+import pytest
+
+from dispatch_core.daemon.assembly import hurry
+from dispatch_core.daemon.host import DaemonHost
+from dispatch_core.daemon.paths import Paths
+from dispatch_core.daemon.status import DaemonStatus
+from dispatch_core.daemon.supervisor import Health
+from dispatch_core.errors import DaemonStale
+
+pytestmark = pytest.mark.anyio
+
+
+class Active:
+    """Lanes as far as a greeting needs them."""
+
+    def __init__(self, *keys):
+        self.keys = list(keys)
+
+    def active(self):
+        return self.keys
+
+
+def make_host(tmp_path, *active):
+    manifest = {"key": "k1", "build": "b1", "version": "1.0"}
+    plugins = SimpleNamespace(reports=[], quarantined=list)
+    status = DaemonStatus(Paths(str(tmp_path)), manifest, plugins, offline=True)
+    status.health = Health(state="ready")
+    return DaemonHost(
+        status=status, dispatcher=None, lanes=Active(*active), events=None, sessions={}
+    )
+
+
+@pytest.mark.parametrize("expected", [None, "k1", "k1/b1"])
+def test_a_client_of_the_same_build_and_plugins_is_greeted(tmp_path, expected):
+    params = {} if expected is None else {"manifest": expected}
+
+    greeting = make_host(tmp_path).hello(params)
+
+    assert greeting["stale"] is False
+    assert (greeting["state"], greeting["manifest"], greeting["offline"]) == ("ready", "k1", True)
+
+
+@pytest.mark.parametrize("expected", ["k2", "k1/b2", "", 7])
+def test_an_idle_daemon_of_another_build_says_it_can_be_replaced(tmp_path, expected):
+    with pytest.raises(DaemonStale) as caught:
+        make_host(tmp_path).hello({"manifest": expected})
+
+    assert caught.value.details["stale"] is True
+    assert caught.value.details["active_turns"] == 0
+
+
+def test_a_busy_daemon_of_another_build_is_not_replaced(tmp_path):
+    greeting = make_host(tmp_path, "key").hello({"manifest": "k2"})
+
+    assert (greeting["stale"], greeting["active_turns"]) == (True, 1)
+
+
+def test_a_daemon_with_a_session_is_not_replaced(tmp_path):
+    host = make_host(tmp_path)
+    host._open_sessions = 1
+
+    assert host.hello({"manifest": "k2"})["sessions"] == 1
+
+
+async def test_a_second_request_to_stop_shortens_the_patience_of_the_first(tmp_path):
+    host = make_host(tmp_path)
+    host.shutdown(None)
+
+    with anyio.fail_after(5):
+        with anyio.move_on_after(60) as patience:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hurry, host, patience)
+                await anyio.wait_all_tasks_blocked()
+                host.shutdown(0.0 if host.stopping.is_set() else None)
+                await anyio.sleep_forever()
+
+    assert patience.cancelled_caught
+
+
+async def test_a_second_request_with_more_patience_changes_nothing(tmp_path):
+    host = make_host(tmp_path)
+    host.shutdown(1.0)
+
+    with anyio.fail_after(5):
+        with anyio.CancelScope(deadline=anyio.current_time() + 60) as patience:
+            before = patience.deadline
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hurry, host, patience)
+                await anyio.wait_all_tasks_blocked()
+                host.shutdown(100.0)
+                host.shutdown(None)
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+
+    assert patience.deadline == before

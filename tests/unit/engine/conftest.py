@@ -1,0 +1,230 @@
+"""Lanes over a registry in memory and a Codex that follows a script at its protocol's border."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dispatch_core.contracts.records import ThreadSettings
+from dispatch_core.engine.events import EventBus
+from dispatch_core.engine.lanes import Lanes
+from dispatch_core.errors import CodexError, CodexUnavailable, OutcomeUnknown, StorageError
+
+EXAMPLES = Path(__file__).parents[3] / "plugins" / "examples"
+START = datetime(2026, 5, 4, 9, 0, tzinfo=UTC)
+
+
+class Ticks:
+    """A clock that moves on by a second whenever it is read."""
+
+    def __init__(self):
+        self._now = START
+
+    def now(self):
+        self._now += timedelta(seconds=1)
+        return self._now
+
+
+class ScriptedCodex:
+    """What Codex does with threads and turns, by its documented answers. on: method → coroutine function that answers instead."""
+
+    def __init__(self):
+        self.generation = 1
+        self.up = True
+        self.loaded, self.stored, self.running = set(), {}, {}
+        self.calls, self.on = [], {}
+        self._count = 0
+
+    @property
+    def codex(self):
+        return self
+
+    async def request(self, method, params):
+        self.calls.append((method, dict(params)))
+        await anyio.lowlevel.checkpoint()
+        if not self.up:
+            raise CodexUnavailable("Codex is not running")
+        if method in self.on:
+            return await self.on[method](params)
+        return getattr(self, "_" + method.replace("/", "_"))(params)
+
+    def methods(self):
+        return [method for method, _ in self.calls]
+
+    def store(self, thread_id, turn_id, status, client_id=None, error=None):
+        """Put a turn into the history on disk."""
+        item = {"type": "userMessage", "id": "u", "clientId": client_id, "content": []}
+        turn = {"id": turn_id, "status": status, "error": error, "items": [item]}
+        self.stored.setdefault(thread_id, []).insert(0, turn)
+
+    def new_id(self, word):
+        self._count += 1
+        return f"{word}-{self._count}"
+
+    def _thread_start(self, params):
+        thread_id = self.new_id("thread")
+        self.loaded.add(thread_id)
+        return {"thread": {"id": thread_id, "status": {"type": "idle"}}, "model": "m"}
+
+    def _thread_resume(self, params):
+        thread_id = params["threadId"]
+        if thread_id not in self.loaded and thread_id not in self.stored:
+            raise CodexError(f"no rollout found for thread id {thread_id}")
+        self.loaded.add(thread_id)
+        return {"thread": {"id": thread_id}}
+
+    def _thread_name_set(self, params):
+        return {}
+
+    def _turn_start(self, params):
+        thread_id = params["threadId"]
+        if thread_id not in self.loaded:
+            raise CodexError(f"thread not found: {thread_id}")
+        turn_id = self.running.setdefault(thread_id, self.new_id("turn"))
+        return {"turn": {"id": turn_id, "items": [], "status": "inProgress", "error": None}}
+
+    def _turn_interrupt(self, params):
+        return {}
+
+    def _thread_turns_list(self, params):
+        return {"data": self.stored.get(params["threadId"], []), "nextCursor": None}
+
+
+class World:
+    """Lanes, what stands behind them, and Codex's voice."""
+
+    def __init__(self, storage, *, attention=5.0):
+        self.storage, self.clock = storage, Ticks()
+        self.events = EventBus(self.clock)
+        self.codex = ScriptedCodex()
+        self.lanes = Lanes(storage, self.events, self.clock, self.codex, attention=attention)
+
+    @asynccontextmanager
+    async def running(self):
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self.lanes.run)
+                await self.lanes.recover()
+                yield tasks
+                tasks.cancel_scope.cancel()
+
+    async def thread(self, name="builder"):
+        return await self.lanes.create(name=name, cwd="/", settings=ThreadSettings())
+
+    async def stored(self, thread):
+        await self.lanes.flush()
+        return await self.storage.threads.get(thread.key)
+
+    async def seen(self):
+        """Return the kinds of events so far."""
+        await self.lanes.flush()
+        return [event.kind.value for event in self.events._ring]
+
+    def say(self, method, thread, **params):
+        thread_id = self.lanes._lanes[thread.key].native_id
+        self.lanes.notified(
+            method, {"threadId": thread_id, **params, "emittedAtMs": 1795329388778}
+        )
+
+    def started(self, thread, turn_id):
+        turn = {"id": turn_id, "items": [], "itemsView": "notLoaded", "status": "inProgress"}
+        self.status(thread, "active", [])
+        self.say("turn/started", thread, turn=turn)
+
+    def user_message(self, thread, turn_id, client_id):
+        item = {"type": "userMessage", "id": "u1", "clientId": client_id, "content": []}
+        self.say("item/started", thread, turnId=turn_id, item=item)
+        self.say("item/completed", thread, turnId=turn_id, item=item)
+
+    def answer(self, thread, turn_id, text):
+        item = {"type": "agentMessage", "id": "m1", "text": text}
+        self.say("item/completed", thread, turnId=turn_id, item=item)
+
+    def completed(self, thread, turn_id, status="completed", error=None):
+        self.codex.running.pop(self.lanes._lanes[thread.key].native_id, None)
+        self.status(thread, "idle")
+        turn = {"id": turn_id, "items": [], "status": status, "error": error, "durationMs": 88}
+        self.say("turn/completed", thread, turn=turn)
+
+    def status(self, thread, kind, flags=None):
+        status = {"type": kind} if flags is None else {"type": kind, "activeFlags": flags}
+        self.say("thread/status/changed", thread, status=status)
+
+    def crash(self):
+        self.codex.up = False
+        self.codex.loaded.clear()
+        self.codex.running.clear()
+        self.lanes.lost()
+
+    async def restart(self):
+        self.codex.up = True
+        self.codex.generation += 1
+        await self.lanes.recover()
+
+
+class Gate:
+    """A point at which a request waits. reached: it is there. open(): it goes on."""
+
+    def __init__(self):
+        self.reached, self._opened = anyio.Event(), anyio.Event()
+
+    async def wait(self):
+        self.reached.set()
+        await self._opened.wait()
+
+    def open(self):
+        self._opened.set()
+
+
+class BreakableThreads:
+    """The threads of a real backend, with writes that can be made to fail."""
+
+    def __init__(self, threads):
+        self._threads, self.broken = threads, False
+
+    def __getattr__(self, name):
+        return getattr(self._threads, name)
+
+    async def set_turn(self, *args, **changes):
+        await anyio.lowlevel.checkpoint()
+        self._check()
+        return await self._threads.set_turn(*args, **changes)
+
+    async def update(self, *args, **changes):
+        self._check()
+        return await self._threads.update(*args, **changes)
+
+    def _check(self):
+        if self.broken:
+            raise StorageError("the disk is full", hint="make room")
+
+
+@pytest.fixture
+def storage(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "dispatch-memory-storage"))
+    from dispatch_memory_storage import MemoryStorage
+
+    storage = MemoryStorage()
+    storage.threads = BreakableThreads(storage.threads)
+    return storage
+
+
+@pytest.fixture
+def world(storage):
+    return World(storage)
+
+
+@pytest.fixture
+def gate():
+    return Gate
+
+
+@pytest.fixture
+def lost_answer():
+    return OutcomeUnknown("Codex went away before it answered turn/start")
+
+
