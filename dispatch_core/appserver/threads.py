@@ -39,11 +39,12 @@ class ThreadUnknown(CodexError):
 
 @dataclass(frozen=True, slots=True)
 class FoundTurn:
-    """What history says about a turn."""
+    """What history says about a turn. has_message: whether the message that was looked for is in it."""
 
     id: str
     status: TurnStatus
     error: str | None
+    has_message: bool
 
 
 async def start(codex: Codex, *, cwd: str, settings: ThreadSettings) -> str:
@@ -123,7 +124,8 @@ async def find_turn(
         raise _typed(error) from error
     if turn is None:
         return None
-    return FoundTurn(turn.id, turn_status(turn.status), turn.error_message)
+    has_message = message_id is not None and turn.holds_message(message_id)
+    return FoundTurn(turn.id, turn_status(turn.status), turn.error_message, has_message)
 
 
 async def _request(codex: Codex, method: str, params: BaseModel) -> dict[str, Any]:

@@ -491,6 +491,9 @@ class Lanes:
             found = None
         if not lane.unresolved or lane.turn is None:
             return  # Codex has said it meanwhile
+        if found is not None and found.status is TurnStatus.INTERRUPTED and turn.message_id:
+            # Codex stores a message before it asks the model, but opens the turn before that.
+            found = found if found.has_message else None
         if found is not None and found.status is TurnStatus.STARTED:
             lane.found_running(found.id)
         elif found is not None:

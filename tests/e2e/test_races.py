@@ -22,12 +22,12 @@ DEATHS = 4
 SEED = 20260504
 
 
-def codex_pid(dispatch: Dispatch) -> int:
-    """Return the process of Codex once it is ready."""
+def codex_pid(dispatch: Dispatch, *, other_than: int | None = None) -> int:
+    """Return the process of Codex once it is ready and another than the one that was killed."""
     deadline = time.monotonic() + 30
     while True:
         codex = dispatch.json("daemon", "status")["codex"]
-        if codex["state"] == "ready" and codex["pid"] is not None:
+        if codex["state"] == "ready" and codex["pid"] not in (None, other_than):
             return int(codex["pid"])
         if time.monotonic() > deadline:
             raise AssertionError(f"Codex is not ready: {codex}")
@@ -112,10 +112,10 @@ def test_a_codex_killed_right_after_a_send_loses_and_repeats_nothing(dispatch: D
         sender = dispatch.start(
             "send", thread, text, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        time.sleep(0.08 + chance.random() * 0.12)  # the moment of death, which is what is varied
+        time.sleep(0.06 + chance.random() * 0.08)  # the moment of death, which is what is varied
         os.kill(pid, signal.SIGKILL)
         sent = parsed(sender)
-        codex_pid(dispatch)
+        codex_pid(dispatch, other_than=pid)
 
         done = dispatch.json("wait", thread, "--timeout", "60")
         outcome = done["outcome"]

@@ -86,9 +86,10 @@ def test_columns_are_aligned_behind_wide_and_combining_characters():
 
     table = view.table(["A", "B"], [["漢字", "x"], ["e\u0301", "y"]], flexible=1)
 
-    assert [columns_of(line[: line.index(mark)]) for line, mark in zip(
-        table.split("\n"), "Bxy", strict=True
-    )] == [6, 6, 6]
+    assert [
+        columns_of(line[: line.index(mark)])
+        for line, mark in zip(table.split("\n"), "Bxy", strict=True)
+    ] == [6, 6, 6]
 
 
 def test_colours_appear_only_when_asked_for_and_do_not_count():
@@ -111,6 +112,8 @@ def test_an_age_has_one_unit(seconds, age):
 
 
 def test_fields_without_a_value_are_left_out():
-    text = View(80, color=False, now=NOW).fields([("a", "1"), ("bb", None), ("ccc", "3"), ("d", "")])
+    text = View(80, color=False, now=NOW).fields(
+        [("a", "1"), ("bb", None), ("ccc", "3"), ("d", "")]
+    )
 
     assert text == "a    1\nccc  3"

@@ -30,7 +30,10 @@ for line in sys.stdin:
         write(
             {
                 "method": "configWarning",
-                "params": {"summary": "Invalid configuration; using defaults.", "details": "line 3"},
+                "params": {
+                    "summary": "Invalid configuration; using defaults.",
+                    "details": "line 3",
+                },
             }
         )
     elif message.get("method") == "die":

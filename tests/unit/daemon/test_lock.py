@@ -64,8 +64,8 @@ def test_the_lock_is_free_again_afterwards_and_private(tmp_path):
     with hold(path):
         pass
 
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    with open(path) as file:
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+    with Path(path).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

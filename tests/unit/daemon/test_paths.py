@@ -76,7 +76,7 @@ def test_the_log_is_private_and_has_the_level_asked_for(tmp_path, root, monkeypa
     logs.configure(path, max_bytes=10_000)
 
     assert root.level == level
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
 
 
 def test_the_tail_of_a_log_is_its_newest_lines_cut_to_size(tmp_path):

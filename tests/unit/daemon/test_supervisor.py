@@ -68,6 +68,7 @@ class Setup:
             async for event in stream:
                 if condition(event):
                     return event
+        raise AssertionError("the stream has ended")
 
 
 async def test_requests_wait_for_the_first_start(tmp_path):

@@ -126,9 +126,7 @@ class World:
 
     def say(self, method, thread, **params):
         thread_id = self.lanes._lanes[thread.key].native_id
-        self.lanes.notified(
-            method, {"threadId": thread_id, **params, "emittedAtMs": 1795329388778}
-        )
+        self.lanes.notified(method, {"threadId": thread_id, **params, "emittedAtMs": 1795329388778})
 
     def started(self, thread, turn_id):
         turn = {"id": turn_id, "items": [], "itemsView": "notLoaded", "status": "inProgress"}
@@ -226,5 +224,3 @@ def gate():
 @pytest.fixture
 def lost_answer():
     return OutcomeUnknown("Codex went away before it answered turn/start")
-
-

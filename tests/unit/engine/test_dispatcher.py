@@ -78,9 +78,7 @@ class Setup:
         self.dispatcher = Dispatcher(
             catalog,
             [info],
-            lambda caller: SimpleNamespace(
-                caller=caller, store=world.storage, clock=world.clock
-            ),
+            lambda caller: SimpleNamespace(caller=caller, store=world.storage, clock=world.clock),
         )
 
     async def call(self, args=None, caller=HUMAN, **options):
@@ -88,9 +86,7 @@ class Setup:
         return await self.dispatcher.call("acme.poke", args, caller, **options)
 
     async def audit(self):
-        return [
-            (a.op, a.outcome, a.thread, a.detail) for a in await self.storage.actions.latest(9)
-        ]
+        return [(a.op, a.outcome, a.thread, a.detail) for a in await self.storage.actions.latest(9)]
 
 
 async def test_a_call_is_validated_run_and_recorded(world):
@@ -145,13 +141,13 @@ async def test_reads_are_not_recorded(world):
     assert await setup.audit() == []
 
 
-@pytest.mark.parametrize("timeout", [None, 5.0])
-async def test_a_handlers_own_timeout_is_its_own_failure(world, timeout):
+@pytest.mark.parametrize("limit", [None, 5.0])
+async def test_a_handlers_own_timeout_is_its_own_failure(world, limit):
     async def impatient(context, request):
         raise TimeoutError
 
     with pytest.raises(DispatchError) as caught:
-        await Setup(world, impatient, timeout=timeout).call()
+        await Setup(world, impatient, timeout=limit).call()
 
     assert caught.value.code == "internal"
 

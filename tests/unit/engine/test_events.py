@@ -79,12 +79,11 @@ async def test_a_waiting_reader_is_woken_and_several_read_on_their_own(bus):
     async def read(stream):
         seen.extend(event.seq for event in await take(stream, 2))
 
-    async with bus.subscribe() as one, bus.subscribe() as two:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read, one)
-            tasks.start_soon(read, two)
-            await anyio.wait_all_tasks_blocked()
-            publish(bus, 2)
+    async with bus.subscribe() as one, bus.subscribe() as two, anyio.create_task_group() as tasks:
+        tasks.start_soon(read, one)
+        tasks.start_soon(read, two)
+        await anyio.wait_all_tasks_blocked()
+        publish(bus, 2)
 
     assert sorted(seen) == [1, 1, 2, 2]
 

@@ -224,6 +224,20 @@ async def test_a_message_that_history_does_not_have_did_not_run(world, lost_answ
     assert "did not run" in found.turn.error
 
 
+async def test_a_turn_that_was_cut_off_before_it_had_its_message_did_not_run(world, lost_answer):
+    async with world.running():
+        thread = await world.thread()
+        turn = await world.lanes.send(thread, "hello")
+        world.codex.store(thread.native_id, turn.id, "interrupted")
+        world.crash()
+
+        await world.restart()
+
+        found = (await world.stored(thread)).turn
+        assert (found.id, found.status) == (turn.id, TurnStatus.FAILED)
+        assert "did not run" in found.error
+
+
 async def test_codex_dying_between_its_answer_and_the_senders_waking_leaves_no_busy_thread(world):
     async with world.running():
         thread = await world.thread()
@@ -563,10 +577,9 @@ async def test_of_two_threads_of_one_name_at_once_one_is_refused(world):
         except ValidationFailed:
             outcomes.append("refused")
 
-    async with world.running():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(make)
-            tasks.start_soon(make)
+    async with world.running(), anyio.create_task_group() as tasks:
+        tasks.start_soon(make)
+        tasks.start_soon(make)
 
     assert sorted(outcomes) == ["@twin", "refused"]
 
@@ -704,9 +717,7 @@ async def test_all_running_turns_are_interrupted_at_once_and_then_it_is_quiet(wo
             world.started(thread, turn.id)
 
         async def interrupt(params):
-            thread = next(
-                t for t in threads if world.lanes.key_of(params["threadId"]) == t.key
-            )
+            thread = next(t for t in threads if world.lanes.key_of(params["threadId"]) == t.key)
             world.completed(thread, params["turnId"], "interrupted")
             return {}
 

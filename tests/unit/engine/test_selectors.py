@@ -13,16 +13,11 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def threads(world):
     async with world.running():
-        made = {
-            name: await world.thread(name) for name in ("builder", "reviewer", "build logs")
-        }
-    return made
+        return {name: await world.thread(name) for name in ("builder", "reviewer", "build logs")}
 
 
 async def change(world, thread, **changes):
-    return await world.storage.threads.update(
-        thread.key, updated_at=world.clock.now(), **changes
-    )
+    return await world.storage.threads.update(thread.key, updated_at=world.clock.now(), **changes)
 
 
 async def test_each_step_finds_its_thread(world, threads):

@@ -100,7 +100,9 @@ def test_an_unreadable_file_is_refused(write):
 
 
 def test_the_environment_adds_to_the_switches(write):
-    settings = Settings.read(write('[plugins]\ndisable = ["a*"]\nmode = "listed"\nenable = ["b"]\n'))
+    settings = Settings.read(
+        write('[plugins]\ndisable = ["a*"]\nmode = "listed"\nenable = ["b"]\n')
+    )
     env = {"DISPATCH_PLUGINS_DISABLE": " c , ,d", "DISPATCH_STRICT_PLUGINS": "Yes"}
 
     switches = PluginSwitches(settings, env)
