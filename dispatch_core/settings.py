@@ -1,64 +1,81 @@
-"""The configuration file: ``config.toml`` in the dispatch home, ours and the plugins' tables."""
+"""The configuration file: ``config.toml`` in the dispatch home, ours and the plugins' tables.
+
+pydantic checks what a table says. It is imported when there is something to check, for the daemon's socket waits for this module.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 -- pydantic reads it
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from dispatch_core.errors import ValidationFailed
 
-M = TypeVar("M", bound=BaseModel)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+M = TypeVar("M")
 SIZE_LIMIT = 1 << 20
 TRUTHY = frozenset({"1", "true", "yes", "on"})
+LEAST = "least"  # metadata of a field: the smallest value it takes
+STRICT = {"extra": "forbid"}  # unknown keys are errors
 
 
-class Section(BaseModel):
-    """Base of our own tables: frozen, unknown keys are errors."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodexSection:
+    """``[codex]``: the binary dispatch drives.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    bin: path of the codex binary; otherwise it is searched for.
+    """
 
-
-class CodexSection(Section):
-    """``[codex]``: the binary dispatch drives."""
-
-    bin: str | None = Field(
-        default=None, description="Path of the codex binary; otherwise it is searched for."
-    )
+    __pydantic_config__: ClassVar = STRICT
+    bin: str | None = None
 
 
-class StorageSection(Section):
-    """``[storage]``: where the registry lives."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSection:
+    """``[storage]``: where the registry lives.
 
-    backend: str = Field(default="peewee", description="Name of the storage plugin.")
+    backend: name of the storage plugin.
+    """
 
-
-class DaemonSection(Section):
-    """``[daemon]``: how the daemon behaves."""
-
-    grace: float = Field(
-        default=30.0, ge=0, description="Seconds to wait for running turns when stopping."
-    )
-    log_bytes: int = Field(
-        default=5_000_000, ge=10_000, description="Size of the log at which it is rotated."
-    )
+    __pydantic_config__: ClassVar = STRICT
+    backend: str = "peewee"
 
 
-class PluginsSection(Section):
-    """``[plugins]``: which installed plugins are used."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonSection:
+    """``[daemon]``: how the daemon behaves.
 
-    disable: tuple[str, ...] = Field(
-        default=(), description="Patterns of plugin or distribution names to leave out."
-    )
-    mode: Literal["all", "listed"] = Field(
-        default="all", description="listed: only what matches enable."
-    )
-    enable: tuple[str, ...] = Field(
-        default=(), description="Patterns of third-party plugins to use in mode listed."
-    )
+    grace: seconds to wait for running turns when stopping. log_bytes: size of the log at which it is rotated.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    grace: float = field(default=30.0, metadata={LEAST: 0})
+    log_bytes: int = field(default=5_000_000, metadata={LEAST: 10_000})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginsSection:
+    """``[plugins]``: which installed plugins are used.
+
+    disable: patterns of plugin or distribution names to leave out. mode: "listed" uses, of third-party plugins, only what matches
+    a pattern of enable.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    disable: tuple[str, ...] = ()
+    mode: Literal["all", "listed"] = "all"
+    enable: tuple[str, ...] = ()
+
+
+SECTIONS: Mapping[str, type] = {
+    "codex": CodexSection,
+    "storage": StorageSection,
+    "daemon": DaemonSection,
+    "plugins": PluginsSection,
+}
 
 
 class Settings:
@@ -101,17 +118,29 @@ class Settings:
             ) from error
 
     def section(self, name: str, model: type[M]) -> M:
-        """Return the table ``[name]``, validated with model; an absent table is an empty one."""
+        """Return the table ``[name]``, validated with model, a pydantic model or a dataclass; an absent table is an empty one."""
+        table = self._tables.get(name, {})
+        if not table and name in SECTIONS:
+            return model()
+        # Imported for start-up: most homes have no configuration.
+        from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
         try:
-            return model.model_validate(self._tables.get(name, {}))
+            found = TypeAdapter(model).validate_python(table)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join([name, *map(str, first["loc"])])
-            raise ValidationFailed(
-                f"{self.path}: {where}: {first['msg']}",
-                hint=f"mend {self.path}",
-                details={"key": where},
-            ) from error
+            raise self._wrong(where, first["msg"]) from error
+        for known in fields(model) if is_dataclass(model) else ():
+            least = known.metadata.get(LEAST)
+            if least is not None and not getattr(found, known.name) >= least:
+                raise self._wrong(f"{name}.{known.name}", f"must be at least {least}")
+        return found
+
+    def _wrong(self, where: str, what: str) -> ValidationFailed:
+        return ValidationFailed(
+            f"{self.path}: {where}: {what}", hint=f"mend {self.path}", details={"key": where}
+        )
 
 
 class PluginSwitches:

@@ -11,15 +11,15 @@ from anyio import to_thread
 
 from dispatch_core.contracts.surface import SurfaceSession
 from dispatch_core.control.wire import PROTOCOL
-from dispatch_core.errors import DaemonStale, NotFound, UnknownOp
+from dispatch_core.errors import DaemonStale, DispatchError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from anyio.abc import ByteStream
 
     from dispatch_core.contracts.caller import Caller
-    from dispatch_core.contracts.surface import OpReply
+    from dispatch_core.contracts.surface import OpInfo, OpReply
     from dispatch_core.daemon.status import DaemonStatus
     from dispatch_core.engine.dispatcher import Dispatcher
     from dispatch_core.engine.events import EventBus
@@ -31,22 +31,24 @@ log = logging.getLogger(__name__)
 class DaemonHost:
     """The daemon as its clients see it.
 
-    stopping: set, with the grace, when somebody asks it to stop. hurried: set when somebody asks again.
+    It greets from the moment it exists; what needs the ops waits until ``open``. infos: the ops of the manifest.
+    sessions: for each surface that has them, "module:function". stopping: set, with the grace, when somebody asks it to stop.
+    hurried: set when somebody asks again.
     """
 
     def __init__(
         self,
-        *,
         status: DaemonStatus,
-        dispatcher: Dispatcher,
-        lanes: Lanes,
         events: EventBus,
+        infos: Iterable[OpInfo],
         sessions: Mapping[str, str],
     ) -> None:
         self._status = status
-        self._dispatcher = dispatcher
-        self._lanes = lanes
+        self._infos = {info.name: info for info in infos}
         self._sessions = sessions
+        self._dispatcher: Dispatcher | None = None
+        self._lanes: Lanes | None = None
+        self._opened = anyio.Event()
         self._open_sessions = 0
         self.events = events
         self.instance = status.instance
@@ -54,12 +56,18 @@ class DaemonHost:
         self.stopping = anyio.Event()
         self.hurried = anyio.Event()
 
+    def open(self, dispatcher: Dispatcher, lanes: Lanes) -> None:
+        """Let requests through."""
+        self._dispatcher = dispatcher
+        self._lanes = lanes
+        self._opened.set()
+
     def hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return who we are.
 
         Raises DaemonStale for a client with other plugins or another build, if stopping us costs nothing.
         """
-        active = len(self._lanes.active())
+        active = self._active_turns()
         expected = params.get("manifest")
         stale = expected is not None and expected not in (
             self._status.manifest_key,
@@ -88,10 +96,8 @@ class DaemonHost:
 
     def cancellable(self, name: str) -> bool:
         """Return whether a running op may be cancelled without leaving anything half done."""
-        try:
-            return self._dispatcher.info(name).intent == "read"
-        except UnknownOp:
-            return False
+        info = self._infos.get(name)
+        return info is not None and info.intent == "read"
 
     async def call(
         self,
@@ -103,18 +109,15 @@ class DaemonHost:
         view: Mapping[str, Any] | None,
     ) -> OpReply:
         """Run an op, unless its contract is not the one the client knows."""
-        info = self._dispatcher.info(name)
+        dispatcher = await self._ready()
+        info = dispatcher.info(name)
         if schema is not None and schema != info.schema_hash:
             raise DaemonStale(
                 f"the daemon knows another version of {name}; nothing was done",
                 hint="dispatch down, then dispatch up",
-                details={"op": name, "active_turns": len(self._lanes.active())},
+                details={"op": name, "active_turns": self._active_turns()},
             )
-        return await self._dispatcher.call(name, args, caller, view=view)
-
-    def close(self) -> None:
-        """Refuse everything but reads from now on, whoever asks."""
-        self._dispatcher.closed = True
+        return await dispatcher.call(name, args, caller, view=view)
 
     def shutdown(self, grace: float | None) -> None:
         """Begin to stop. Asked again, the new grace counts from then on if it is shorter."""
@@ -141,7 +144,10 @@ class DaemonHost:
         module, _, function = path.partition(":")
         serve = getattr(await to_thread.run_sync(import_module, module), function)
         session = SurfaceSession(
-            ops=self._dispatcher, caller=caller, options=dict(options), version=self._status.version
+            ops=await self._ready(),
+            caller=caller,
+            options=dict(options),
+            version=self._status.version,
         )
         await started()
         self._open_sessions += 1
@@ -149,3 +155,12 @@ class DaemonHost:
             await serve(stream, session)
         finally:
             self._open_sessions -= 1
+
+    def _active_turns(self) -> int:
+        return len(self._lanes.active()) if self._lanes is not None else 0
+
+    async def _ready(self) -> Dispatcher:
+        await self._opened.wait()
+        if self._dispatcher is None:
+            raise DispatchError("the daemon has no ops")
+        return self._dispatcher

@@ -125,8 +125,12 @@ def _started_fast() -> Iterator[None]:
 
 
 def entry() -> None:
-    """Exit with the status of ``main``."""
-    sys.exit(main())
+    """End the process with the status of ``main``, at once: a plugin may have left a thread behind that never ends."""
+    status = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

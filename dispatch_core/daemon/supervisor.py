@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKOFF = (0.5, 30.0)  # seconds: the first pause and the longest
+START_PATIENCE = 15.0  # seconds a request waits for a Codex that is being started
 STEADY = 600.0  # seconds of uptime after which the backoff starts over
 NOTES, NOTE_LIMIT = 8, 500  # warnings of Codex that are kept, and characters of each
 BREAKER_EXITS, BREAKER_WINDOW, BREAKER_PAUSE = 5, 60.0, 60.0
@@ -80,7 +81,7 @@ class Supervisor:
         self._on_request = on_request
         self._backoff = backoff
         self._server: AppServer | None = None
-        self._settled = anyio.Event()
+        self._settled = anyio.Event()  # set: Codex runs, or waiting for it is no use
         self.generation = 0
         self.health = Health()
 
@@ -90,8 +91,9 @@ class Supervisor:
         return self
 
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one request to Codex, waiting for its first start if that is still under way."""
-        await self._settled.wait()
+        """Send one request to Codex, waiting a little while it starts, or starts again."""
+        with anyio.move_on_after(START_PATIENCE):
+            await self._settled.wait()
         if self._server is None:
             raise CodexUnavailable(
                 f"Codex is not running: {self.health.reason or 'it is being restarted'}",
@@ -121,17 +123,17 @@ class Supervisor:
             except DispatchError as error:
                 self._degrade(error)
                 if error.details.get("permanent"):
-                    on_stranded()
+                    self._strand(on_stranded)
                     await anyio.sleep_forever()
                 if isinstance(error, CodexUnavailable):
-                    on_stranded()
+                    self._strand(on_stranded)
             now = anyio.current_time()
             if now - began >= STEADY:
                 longest = self._backoff[0]
             self.health.exits.append(now)
             self.health.restarts += 1
             if self._breaks(now):
-                on_stranded()
+                self._strand(on_stranded)
                 await anyio.sleep(BREAKER_PAUSE)
             else:
                 await anyio.sleep(random.uniform(longest / 5, longest))  # noqa: S311 -- jitter
@@ -179,6 +181,7 @@ class Supervisor:
             self.generation += 1
             self._record(server)
             self._set("ready", None, None)
+            self._settled.set()
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._announce, on_ready)
@@ -186,6 +189,7 @@ class Supervisor:
                     tasks.cancel_scope.cancel()
             finally:
                 self._server = None
+                self._settled = anyio.Event()
                 self.health.pid = None
                 on_lost()
         raise CodexError(
@@ -200,6 +204,11 @@ class Supervisor:
         except Exception:
             log.exception("after the start of Codex")
 
+    def _strand(self, on_stranded: Callable[[], None]) -> None:
+        """Nobody is to wait any more: Codex cannot be started, or not for a while."""
+        self._settled.set()
+        on_stranded()
+
     def _degrade(self, error: DispatchError) -> None:
         stderr = error.details.get("stderr")
         log.warning("codex: %s%s", error.message, f"; it said: {stderr}" if stderr else "")
@@ -207,7 +216,6 @@ class Supervisor:
 
     def _set(self, state: str, reason: str | None, fix: str | None) -> None:
         self.health.state, self.health.reason, self.health.fix = state, reason, fix
-        self._settled.set()
         self._events.publish(EventKind.CODEX_STATE, data={"state": state, "reason": reason})
 
     def _breaks(self, now: float) -> bool:

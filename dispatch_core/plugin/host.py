@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 import dispatch_hookspecs
-from dispatch_core.contracts.op import Op
-from dispatch_core.contracts.surface import Surface
-from dispatch_core.contracts.trigger import TriggerKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from dispatch_core.contracts.op import Op
     from dispatch_core.contracts.settings import PluginSettings
     from dispatch_core.contracts.storage import Storage
+    from dispatch_core.contracts.surface import Surface
+    from dispatch_core.contracts.trigger import TriggerKind
     from dispatch_core.plugin.report import PluginReport
 
 
@@ -39,9 +40,9 @@ class Host:
         self._manager = pluggy.PluginManager(dispatch_hookspecs.PROJECT)
         self._manager.add_hookspecs(dispatch_hookspecs)
         self._current = Contribution()
-        self._ask("dispatch_ops", Op, lambda _: self._current.ops)
-        self._ask("dispatch_trigger_kinds", TriggerKind, lambda _: self._current.kinds)
-        self._ask("dispatch_surfaces", Surface, lambda _: self._current.surfaces)
+        self._ask("dispatch_ops", "op:Op", lambda: self._current.ops)
+        self._ask("dispatch_trigger_kinds", "trigger:TriggerKind", lambda: self._current.kinds)
+        self._ask("dispatch_surfaces", "surface:Surface", lambda: self._current.surfaces)
 
     def declare(self, report: PluginReport, plugin: Any) -> Contribution | None:
         """Register a plugin and return what it contributes, or None after quarantining it and undoing everything it did."""
@@ -97,8 +98,12 @@ class Host:
                 f"a storage backend belongs into the group dispatch.v1.storage, not {report.group}"
             )
 
-    def _ask(self, hook: str, expected: type, target: Callable[[Any], list[Any]]) -> None:
+    def _ask(self, hook: str, contract: str, target: Callable[[], list[Any]]) -> None:
+        """Put the question. contract: "module:class" of what the answers are; imported when there is one, for start-up."""
+        module, _, name = contract.partition(":")
+
         def collect(found: Any) -> None:
+            expected = getattr(import_module(f"dispatch_core.contracts.{module}"), name)
             if not isinstance(found, Iterable):
                 raise TypeError(f"{hook} returned {found!r:.80}, which is no list")
             for item in found:
@@ -106,7 +111,7 @@ class Host:
                     raise TypeError(
                         f"{hook} returned {item!r:.80}, which is not {expected.__name__}"
                     )
-                target(item).append(item)
+                target().append(item)
 
         caller = getattr(self._manager.hook, hook)
         caller.call_historic(result_callback=collect, kwargs={"settings": self._settings})

@@ -126,3 +126,26 @@ def test_the_hooks_package_imports_without_the_kernel(tree: Path) -> None:
     )
 
     assert done.stdout.strip() == "[]"
+
+
+def test_the_daemon_listens_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; from dispatch_core.daemon import assembly; from dispatch_plugins.registry import plugin, backend;"
+        "print([m for m in sys.modules if m.partition('.')[0] in ('pydantic', 'mcp', 'cronsim', 'click')])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_comes_from_the_module_that_defines_it() -> None:
+    from dispatch_core import api
+
+    for name in api.__all__:
+        module = getattr(getattr(api, name), "__module__", "dispatch_core.contracts")
+        assert module.startswith(
+            ("dispatch_core.contracts", "dispatch_core.errors", "pluggy", "typing")
+        )

@@ -237,7 +237,9 @@ def test_an_open_directory_is_refused(dispatch: Dispatch) -> None:
     assert "chmod 700" in error["hint"]
 
 
-def test_an_idle_daemon_with_other_plugins_is_replaced_and_stays_offline(dispatch: Dispatch) -> None:
+def test_an_idle_daemon_with_other_plugins_is_replaced_and_stays_offline(
+    dispatch: Dispatch,
+) -> None:
     dispatch.json("new", "kept", "--no-send")
     before = dispatch.pid()
     (dispatch.home / "config.toml").write_text('[plugins]\ndisable = ["mcp"]\n')

@@ -23,15 +23,16 @@ import json, os
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.errors import DispatchError
 from dispatch_core.plugin import manifest
-from dispatch_core.plugin.activate import activate
+from dispatch_core.plugin.activate import Plugins
 from dispatch_core.settings import Settings
 
 paths = Paths.from_env(os.environ)
 stdout = os.dup(1)
 os.dup2(2, 1)
 try:
-    plugins = activate(manifest.load(paths), Settings.read(paths.config), backend="peewee")
-    answer = {"ops": sorted(plugins.catalog.ops)}
+    plugins = Plugins(manifest.load(paths), Settings.read(paths.config))
+    plugins.note()
+    answer = {"ops": sorted(plugins.catalog().ops)}
 except DispatchError as error:
     answer = {"error": error.to_dict()}
 os.write(stdout, json.dumps(answer).encode())

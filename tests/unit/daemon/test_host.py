@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import anyio
 import pytest
 
-from dispatch_core.daemon.assembly import hurry
+from dispatch_core.daemon.engine import hurry
 from dispatch_core.daemon.host import DaemonHost
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.daemon.status import DaemonStatus
@@ -32,9 +32,9 @@ def make_host(tmp_path, *active):
     plugins = SimpleNamespace(reports=[], quarantined=list)
     status = DaemonStatus(Paths(str(tmp_path)), manifest, plugins, offline=True)
     status.health = Health(state="ready")
-    return DaemonHost(
-        status=status, dispatcher=None, lanes=Active(*active), events=None, sessions={}
-    )
+    host = DaemonHost(status, None, [], {})
+    host.open(None, Active(*active))
+    return host
 
 
 @pytest.mark.parametrize("expected", [None, "k1", "k1/b1"])
@@ -100,3 +100,32 @@ async def test_a_second_request_with_more_patience_changes_nothing(tmp_path):
                 tasks.cancel_scope.cancel()
 
     assert patience.deadline == before
+
+
+async def test_a_request_waits_until_the_ops_are_loaded(tmp_path):
+    status = DaemonStatus(
+        Paths(str(tmp_path)),
+        {"key": "k1", "build": "b1", "version": "1.0"},
+        SimpleNamespace(reports=[], quarantined=list),
+        offline=True,
+    )
+    host = DaemonHost(status, None, [], {})
+    answers = []
+
+    async def call(name, args, caller, *, view):
+        return name
+
+    async def ask():
+        answers.append(await host.call("list", {}, None, schema="h", view=None))
+
+    ops = SimpleNamespace(info=lambda _: SimpleNamespace(schema_hash="h"), call=call)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            greeting, early = host.hello({}), list(answers)
+            host.open(ops, Active())
+
+    assert (greeting["state"], greeting["active_turns"], early) == ("starting", 0, [])
+    assert answers == ["list"]

@@ -1,0 +1,143 @@
+"""What became of turns whose end Codex took with it, found out from its history."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dispatch_core import appserver
+from dispatch_core.contracts.records import ThreadRecord, TurnRecord, TurnStatus
+from dispatch_core.engine.registrar import News
+from dispatch_core.engine.roster import ENDINGS
+from dispatch_core.errors import (
+    CodexError,
+    CodexOverloaded,
+    CodexTimeout,
+    CodexUnavailable,
+    OutcomeUnknown,
+)
+
+if TYPE_CHECKING:
+    from dispatch_core.appserver.threads import FoundTurn
+    from dispatch_core.contracts.context import Clock
+    from dispatch_core.contracts.storage import ThreadStore
+    from dispatch_core.engine.lane import Lane
+    from dispatch_core.engine.link import CodexLink
+    from dispatch_core.engine.registrar import Registrar
+    from dispatch_core.engine.roster import Roster
+
+log = logging.getLogger(__name__)
+
+NEVER_RAN = "Codex went away before it stored the message: it did not run; send it again"
+
+
+class Recovery:
+    """Settles turns from history.
+
+    ahead: Codex is gone or new, and history is about to be read. lost_generation: of the newest Codex process that is gone.
+    """
+
+    def __init__(
+        self,
+        threads: ThreadStore,
+        clock: Clock,
+        link: CodexLink,
+        roster: Roster,
+        registrar: Registrar,
+    ) -> None:
+        self._threads = threads
+        self._clock = clock
+        self._link = link
+        self._roster = roster
+        self._registrar = registrar
+        self.ahead = True
+        self.lost_generation = 0
+
+    def lost(self) -> None:
+        """Codex is gone: turns that ran are unknown until its history can be read."""
+        self.ahead = True
+        self.lost_generation = self._link.generation
+        for lane in self._roster.lanes.values():
+            self._roster.lose(lane)
+
+    def stranded(self) -> None:
+        """Codex does not come back for now: nobody waits for its history any longer."""
+        self.ahead = False
+        for lane in self._roster.lanes.values():
+            lane.touch()
+
+    async def recover(self) -> None:
+        """Find out what became of every turn whose end is not known."""
+        try:
+            for thread in await self._threads.list(limit=1_000_000):
+                known = thread.key in self._roster.lanes
+                if known or not (thread.turn is None or thread.turn.status.finished):
+                    await self._recover_one(thread)
+        except Exception:
+            self.stranded()
+            raise
+        self.stranded()
+
+    async def look_back(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Settle the last turn before another one; history that Codex refuses to give does not block the thread."""
+        if not lane.unresolved:
+            return
+        try:
+            await self.resolve(thread, lane)
+        except (CodexUnavailable, CodexOverloaded, CodexTimeout):
+            raise
+        except CodexError as error:
+            log.warning("thread %s: the end of its turn stays unknown: %s", thread.ref, error)
+
+    async def resolve(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Learn from history what became of the newest turn; the caller holds the lane's lock.
+
+        That history has no trace of it proves that it did not run only once the process it was given to is gone.
+        """
+        turn = lane.turn
+        if turn is None or not lane.unresolved:
+            return
+        found = await self._find(lane, turn)
+        if not lane.unresolved or lane.turn is None:
+            return  # Codex has said it meanwhile
+        if found is not None and found.status is TurnStatus.INTERRUPTED and turn.message_id:
+            # Codex stores a message before it asks the model, but opens the turn before that.
+            found = found if found.has_message else None
+        if found is not None and found.status is TurnStatus.STARTED:
+            lane.found_running(found.id)
+        elif found is not None:
+            lane.turn = replace(lane.turn, id=found.id)
+            lane.materialized = True
+            lane.conclude(found.status, found.error, self._clock.now())
+        elif lane.handed == self._link.generation:
+            return
+        else:
+            lane.conclude(TurnStatus.FAILED, NEVER_RAN, self._clock.now())
+        log.info("thread %s: its turn is %s", thread.ref, lane.turn.status)
+        self._registrar.mark(lane, News(ENDINGS[lane.turn.status], lane.turn.id))
+
+    async def _recover_one(self, thread: ThreadRecord) -> None:
+        lane = self._roster.lane(thread)
+        async with lane.lock:
+            if not lane.unresolved:
+                return
+            try:
+                await self.resolve(thread, lane)
+            except (CodexError, OutcomeUnknown) as error:
+                log.warning("thread %s: the end of its turn stays unknown: %s", thread.ref, error)
+
+    async def _find(self, lane: Lane, turn: TurnRecord) -> FoundTurn | None:
+        """Return the turn as history has it; its message id finds it also when its turn id was never recorded."""
+        generation = self._link.generation
+        try:
+            if lane.generation != generation or not generation:
+                await appserver.threads.resume(self._link.codex, lane.native_id)
+                lane.generation = generation or self._link.generation
+            return await appserver.threads.find_turn(
+                self._link.codex, lane.native_id, turn_id=turn.id, message_id=turn.message_id
+            )
+        except appserver.threads.ThreadUnknown:
+            if lane.materialized:
+                raise
+            return None
