@@ -42,10 +42,9 @@ log = logging.getLogger(__name__)
 
 def run(launch: Launch, settings: Settings, ready: ReadyPipe) -> None:
     """Run the daemon to its end. Raises DispatchError when it cannot start."""
-    for name, section in SECTIONS.items():
-        settings.section(
-            name, section
-        )  # whatever is wrong is said now, not when it is first needed
+    # What is wrong is said now, not when it is first needed; [plugins] is the manifest's, which safe mode builds without it.
+    for name in SECTIONS.keys() - {"plugins"}:
+        settings.section(name, SECTIONS[name])
     manifest = manifests.load(launch.paths, safe=launch.safe)
     plugins = Plugins(manifest, settings)
     plugins.note()

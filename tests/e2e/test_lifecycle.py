@@ -263,3 +263,24 @@ def test_a_busy_daemon_with_other_plugins_is_left_alone(dispatch: Dispatch) -> N
     dispatch.json("list")
 
     assert dispatch.pid() != before
+
+
+def test_safe_mode_runs_with_a_broken_plugin_configuration(dispatch: Dispatch) -> None:
+    (dispatch.home / "config.toml").write_text('[plugins]\nmode = "wrong"\n')
+
+    error = dispatch.error("list")
+    threads = dispatch.json("--safe", "list")["threads"]
+
+    assert error["code"] == "validation"
+    assert "plugins.mode" in error["message"]
+    assert threads == []
+
+
+def test_a_wrong_configuration_is_named_before_the_daemon_is_up(dispatch: Dispatch) -> None:
+    (dispatch.home / "config.toml").write_text("[daemon]\ngrace = -1\n")
+
+    error = dispatch.error("up")
+
+    assert error["code"] == "validation"
+    assert "daemon.grace" in error["message"]
+    assert daemons(dispatch.home) == []
