@@ -11,6 +11,7 @@ from dispatch_core.contracts.records import TurnStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+TROUBLE_LIMIT = 500  # characters of what is in the way of a turn
 OUTCOMES = {
     "completed": TurnStatus.COMPLETED,
     "failed": TurnStatus.FAILED,
@@ -35,6 +36,15 @@ class TurnEnded:
     turn_id: str
     status: TurnStatus
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTroubled:
+    """Codex says what is in the way of a turn. The turn goes on, or its end says that it has failed."""
+
+    thread_id: str
+    turn_id: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,9 @@ class NameChanged:
     name: str | None
 
 
-Signal = TurnStarted | TurnEnded | StatusChanged | MessageSeen | ItemDone | NameChanged
+Signal = (
+    TurnStarted | TurnEnded | TurnTroubled | StatusChanged | MessageSeen | ItemDone | NameChanged
+)
 
 
 def project(method: str, params: Mapping[str, Any]) -> Signal | None:
@@ -107,6 +119,15 @@ def _turn_completed(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
     if not isinstance(turn_id, str):
         return None
     return TurnEnded(thread_id, turn_id, turn_status(turn.get("status")), error_text(turn))
+
+
+def _trouble(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
+    turn_id, error = params.get("turnId"), params.get("error")
+    if not isinstance(turn_id, str) or not isinstance(error, dict):
+        return None
+    said = [error.get("message"), error.get("additionalDetails")]
+    text = ": ".join(part for part in said if isinstance(part, str) and part)
+    return TurnTroubled(thread_id, turn_id, text[:TROUBLE_LIMIT]) if text else None
 
 
 def _status(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
@@ -147,6 +168,7 @@ def _turn(params: Mapping[str, Any]) -> Mapping[str, Any]:
 _READERS: dict[str, Callable[[str, Mapping[str, Any]], Signal | None]] = {
     "turn/started": _turn_started,
     "turn/completed": _turn_completed,
+    "error": _trouble,
     "thread/status/changed": _status,
     "item/started": _item_started,
     "item/completed": _item_completed,

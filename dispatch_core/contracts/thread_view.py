@@ -46,7 +46,9 @@ class TurnView(OpOutput):
     )
     started_at: datetime = Field(description="When it was submitted, or seen to start.")
     completed_at: datetime | None = Field(description="When it ended; null while it runs.")
-    error: str | None = Field(description="Why it failed; null otherwise.")
+    error: str | None = Field(
+        description="Why it failed, or what is in its way while it runs; null otherwise."
+    )
 
 
 def thread_view(thread: ThreadRecord) -> ThreadView:

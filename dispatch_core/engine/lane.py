@@ -16,6 +16,7 @@ from dispatch_core.appserver.signals import (
     StatusChanged,
     TurnEnded,
     TurnStarted,
+    TurnTroubled,
 )
 from dispatch_core.contracts.records import ThreadRecord, ThreadStatus, TurnRecord, TurnStatus
 
@@ -33,7 +34,7 @@ class Lane:
     message was given to, None when that was before this daemon. turn: the newest turn. sending: somebody is in the middle of
     sending. lock: held while a message is handed over and while history is read for the end of a turn. submitting: a message is
     on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because the answer
-    precedes them on the wire. dirty: what is here has not reached the registry yet.
+    precedes them on the wire. dirty: what is here must reach the registry before anybody is told that the thread is settled.
     """
 
     def __init__(self, record: ThreadRecord) -> None:
@@ -51,7 +52,7 @@ class Lane:
         self.sending = False
         self.submitting = False
         self.dirty = False
-        self.lock = anyio.Lock()
+        self.lock = anyio.Lock(fast_acquire=True)
         self._unplaced: str | None = None
         self._held: list[tuple[Signal, datetime]] = []
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
@@ -167,6 +168,8 @@ class Lane:
                 return self._turn_started(turn_id, at)
             case TurnEnded():
                 return self._turn_ended(signal, at)
+            case TurnTroubled(turn_id=turn_id, message=message):
+                return self._trouble(turn_id, message)
             case StatusChanged(type=kind, flags=flags):
                 return self._status_changed(kind, flags)
             case MessageSeen(turn_id=turn_id, client_id=client_id):
@@ -174,8 +177,8 @@ class Lane:
             case NameChanged(name=name):
                 self.title = name
                 return True
-            case ItemDone():
-                return False
+            case ItemDone(turn_id=turn_id):
+                return self._trouble(turn_id, None)  # it gets on again
 
     def _turn_started(self, turn_id: str, at: datetime) -> bool:
         if turn_id in self._ended:
@@ -203,8 +206,19 @@ class Lane:
         if self.turn is None or self.turn.id != signal.turn_id:
             self.touch()
             return False
-        self.turn = replace(self.turn, status=signal.status, error=signal.error, completed_at=at)
+        error = signal.error
+        if error is None and signal.status is not TurnStatus.COMPLETED:
+            error = self.turn.error  # why somebody may have lost patience with it
+        self.turn = replace(self.turn, status=signal.status, error=error, completed_at=at)
         self.touch()
+        return True
+
+    def _trouble(self, turn_id: str, message: str | None) -> bool:
+        """Keep what is in the way of the running turn, None for nothing, as its error; return whether that is new."""
+        turn = self.turn
+        if turn is None or turn.id != turn_id or self.active != turn_id or turn.error == message:
+            return False
+        self.turn = replace(turn, error=message)
         return True
 
     def _status_changed(self, kind: str, flags: tuple[str, ...]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import anyio
 from dispatch_core.contracts.events import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from anyio.abc import TaskStatus
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY = 5.0  # seconds until a state that could not be written is written again
+DELAY = 0.1  # seconds that a state may wait for the next one, to be written with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +39,68 @@ class News:
 
 @dataclass(slots=True)
 class _Pending:
+    """changed: the state has changed, which is news even if nothing else is."""
+
     lane: Lane
+    changed: bool = False
     news: list[News] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A state that is written at ``due`` (of the event loop's clock) unless a newer one of its lane is written before."""
+
+    lane: Lane
+    due: float
+
+
 class Registrar:
-    """Writes states in order and publishes news in order, after the state they speak of. ``run`` owns the task."""
+    """Writes states in order and publishes news in order, after the state they speak of. ``run`` owns the task.
+
+    retry, delay: seconds, see RETRY and DELAY.
+    """
 
     def __init__(
-        self, threads: ThreadStore, events: Events, clock: Clock, *, retry: float = RETRY
+        self,
+        threads: ThreadStore,
+        events: Events,
+        clock: Clock,
+        *,
+        retry: float = RETRY,
+        delay: float = DELAY,
     ) -> None:
         self._threads = threads
         self._events = events
         self._clock = clock
         self._retry = retry
+        self._delay = delay
         self._pending: dict[str, _Pending] = {}
-        self._unsaved: dict[str, Lane] = {}
+        self._late: dict[str, _Late] = {}
         self._wake = anyio.Event()
-        self._flushing = anyio.Lock()
+        self._flushing = anyio.Lock(fast_acquire=True)
 
     def mark(self, lane: Lane, *news: News) -> None:
         """The state of a lane has changed; it is written soon, and then the news is published."""
         lane.dirty = True
-        self.tell(lane, *news)
+        self._change(lane, news)
+
+    def defer(self, lane: Lane, *news: News) -> None:
+        """The state of a lane has changed in a way that a restart finds out anyway; the news need not wait for the registry.
+
+        It is written with the next state of the lane, or after ``delay`` seconds: in a quick turn a write of its own would
+        only stand in the way of the one that counts.
+        """
+        self._put_off(lane, self._delay)
+        self._change(lane, news)
 
     def tell(self, lane: Lane, *news: News) -> None:
-        """Publish news after all that was marked or told before."""
+        """Publish news after all that was marked, deferred or told before."""
         self._pending.setdefault(lane.key, _Pending(lane)).news.extend(news)
         self._wake.set()
 
     async def store(self, lane: Lane) -> ThreadRecord:
         """Write the state of a lane now. Raises StorageError."""
+        self._late.pop(lane.key, None)
         changes = {
             "status": lane.status,
             "title": lane.title,
@@ -79,37 +112,51 @@ class Registrar:
         return await self._threads.set_turn(lane.key, lane.turn, **changes)
 
     async def flush(self) -> None:
-        """Write and publish everything that is pending; on return it is done, or logged."""
+        """Write and publish everything that is pending or put off; on return it is done, or logged."""
+        await self._work(math.inf)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Write and publish what is pending, and what was put off when its time comes, until cancelled."""
+        task_status.started()
+        while True:
+            due = min((late.due for late in self._late.values()), default=math.inf)
+            with anyio.CancelScope(deadline=due):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            await self._work(anyio.current_time())
+
+    def _change(self, lane: Lane, news: Iterable[News]) -> None:
+        self.tell(lane, *news)
+        self._pending[lane.key].changed = True
+
+    def _put_off(self, lane: Lane, seconds: float) -> None:
+        self._late.setdefault(lane.key, _Late(lane, anyio.current_time() + seconds))
+        self._wake.set()
+
+    async def _work(self, now: float) -> None:
         async with self._flushing:
-            unsaved, self._unsaved = self._unsaved, {}
-            for lane in unsaved.values():
-                lane.dirty = True
-                self._pending.setdefault(lane.key, _Pending(lane))
+            for late in list(self._late.values()):
+                if late.due <= now:
+                    late.lane.dirty = True
+                    self._pending.setdefault(late.lane.key, _Pending(late.lane))
             while self._pending:
                 await self._save(self._pending.pop(next(iter(self._pending))))
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Flush whenever something is pending, and try again what could not be written, until cancelled."""
-        task_status.started()
-        while True:
-            with anyio.move_on_after(self._retry if self._unsaved else None):
-                await self._wake.wait()
-            self._wake = anyio.Event()
-            await self.flush()
-
     async def _save(self, pending: _Pending) -> None:
-        lane, changed = pending.lane, pending.lane.dirty
+        lane, dirty = pending.lane, pending.lane.dirty
         lane.dirty = False
         status = lane.status
-        if changed:
+        if dirty:
             try:
                 await self.store(lane)
             except Exception:
                 # The backend may be anybody's; what happened is known here and must not be lost with one write.
                 log.exception("thread %s: its state is not in the registry", lane.key)
-                self._unsaved[lane.key] = lane
+                self._put_off(lane, self._retry)
+        if pending.changed and not pending.news:
+            pending.news.append(News(EventKind.THREAD_STATUS))
         known = {"status": status.value}
-        for news in pending.news or [News(EventKind.THREAD_STATUS)]:
+        for news in pending.news:
             self._events.publish(
                 news.kind,
                 thread=lane.key,

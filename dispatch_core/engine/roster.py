@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dispatch_core.appserver.signals import ItemDone, Signal, TurnEnded, TurnStarted, project
+from dispatch_core.appserver.signals import (
+    ItemDone,
+    Signal,
+    TurnEnded,
+    TurnStarted,
+    TurnTroubled,
+    project,
+)
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import TurnStatus
 from dispatch_core.engine.lane import Lane
@@ -71,11 +78,17 @@ class Roster:
             if isinstance(signal, ItemDone):
                 if not held:
                     data = {"type": signal.type, "text": signal.text}
-                    self._registrar.tell(lane, News(EventKind.ITEM_COMPLETED, signal.turn_id, data))
+                    tell = self._registrar.defer if changed else self._registrar.tell
+                    tell(lane, News(EventKind.ITEM_COMPLETED, signal.turn_id, data))
             elif not changed:
                 continue
+            elif isinstance(signal, TurnTroubled):
+                self._registrar.defer(lane)
             elif isinstance(signal, TurnStarted):
-                self._registrar.mark(lane, News(EventKind.TURN_STARTED, signal.turn_id))
+                # Of a turn of ours the registry knows already that it was submitted.
+                ours = lane.turn is not None and lane.turn.message_id is not None
+                write = self._registrar.defer if ours else self._registrar.mark
+                write(lane, News(EventKind.TURN_STARTED, signal.turn_id))
             elif isinstance(signal, TurnEnded):
                 self._registrar.mark(lane, News(ENDINGS[signal.status], signal.turn_id))
             else:

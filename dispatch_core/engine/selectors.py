@@ -10,10 +10,12 @@ from dispatch_core.errors import AmbiguousSelector, ThreadNotFound, ValidationFa
 
 if TYPE_CHECKING:
     from dispatch_core.contracts.records import ThreadRecord
-    from dispatch_core.contracts.storage import ThreadStore
+    from dispatch_core.contracts.storage import LookupField, ThreadStore
 
 SELECTOR_LIMIT = 500
 ID_PREFIX = 8
+ORDER: tuple[LookupField, ...] = ("ref", "native_id", "handle", "title")
+AFTER_AT: tuple[LookupField, ...] = ("handle", "title")
 
 
 async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> ThreadRecord:
@@ -30,7 +32,7 @@ async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> 
         raise ValidationFailed(
             "the thread selector is not valid Unicode", hint="dispatch list shows the refs"
         )
-    for by in ("ref", "native_id", "handle", "title"):
+    for by in AFTER_AT if selector.startswith("@") else ORDER:
         found = await store.find(by, selector)
         if found:
             return _only(selector, found)

@@ -108,11 +108,13 @@ class Submission:
             started_at=self._clock.now(),
         )
         lane.submit(turn)
-        recorded = False
+        recorded = answered = False
         try:
             await self._registrar.store(lane)
             recorded = True
             turn = await self._hand_over(thread, lane, text, before)
+            # The registry has the message id, by which a later daemon finds the turn: its id can wait.
+            answered = turn.status is TurnStatus.SUBMITTED
         except (OutcomeUnknown, CodexTimeout) as error:
             self._leave_unknown(lane, error.message)
             raise _unknown(thread, turn, error) from error
@@ -130,7 +132,7 @@ class Submission:
             raise
         finally:
             self._roster.hear(lane, lane.release())
-            self._registrar.mark(lane)
+            (self._registrar.defer if answered else self._registrar.mark)(lane)
             if recorded and (lane.handed or 0) <= self._recovery.lost_generation:
                 self._roster.lose(lane)  # Codex died between its answer and now
         return turn

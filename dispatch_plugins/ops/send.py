@@ -124,11 +124,7 @@ async def wait(context: OpContext, request: WaitInput) -> WaitOutput:
         with anyio.fail_after(request.timeout):
             thread = await context.lanes.settled(thread)
     except TimeoutError as error:
-        raise TimedOut(
-            f"the turn in {thread.handle} ({thread.ref}) still runs after {request.timeout:g} s",
-            hint=f"dispatch wait {thread.ref}, or dispatch stop {thread.ref}",
-            details={"thread": thread.ref},
-        ) from error
+        raise await _still_runs(context, thread, request.timeout or 0) from error
     return WaitOutput(
         thread=thread_view(thread),
         outcome=_outcome(thread),
@@ -143,6 +139,21 @@ async def stop(context: OpContext, request: StopInput) -> StopOutput:
     turn = await context.lanes.interrupt(thread)
     thread = await context.store.threads.get(thread.key) or thread
     return StopOutput(thread=thread_view(thread), turn=turn_view(turn))
+
+
+async def _still_runs(context: OpContext, thread: ThreadRecord, seconds: float) -> TimedOut:
+    """Return the error of a wait that was too short, with what Codex says is in the way of the turn."""
+    thread = await context.store.threads.get(thread.key) or thread
+    text = f"the turn in {thread.handle} ({thread.ref}) still runs after {seconds:g} s"
+    details = {"thread": thread.ref}
+    if thread.turn is not None and thread.turn.error and not thread.turn.status.finished:
+        details["error"] = thread.turn.error
+        text = f"{text}. Codex says: {printable(thread.turn.error)}"
+    return TimedOut(
+        text,
+        hint=f"dispatch wait {thread.ref}, or dispatch stop {thread.ref}",
+        details=details,
+    )
 
 
 def _outcome(thread: ThreadRecord) -> Outcome:

@@ -118,9 +118,13 @@ def test_a_codex_killed_right_after_a_send_loses_and_repeats_nothing(dispatch: D
         codex_pid(dispatch, other_than=pid)
 
         done = dispatch.json("wait", thread, "--timeout", "60")
-        outcome = done["outcome"]
+        # Codex may be dead before the message arrives: then nothing was sent, and the latest turn is another message's.
+        receipt = sent.get("receipt", {}).get("id") or sent["error"]["details"].get("message_id")
+        ours = receipt is not None and receipt == (done["turn"] or {}).get("message_id")
+        outcome = done["outcome"] if ours else "nothing"
         stored = sum(f"unique-{number:02}." in m for m in messages(dispatch, thread))
         outcomes.append((outcome, sent.get("error", {}).get("code", "accepted"), stored))
+        assert ours or sent.get("error", {}).get("code") == "codex_unavailable", outcomes
         if outcome in ("done", "interrupted"):
             assert stored == 1, outcomes
         else:

@@ -148,6 +148,10 @@ class World:
         turn = {"id": turn_id, "items": [], "status": status, "error": error, "durationMs": 88}
         self.say("turn/completed", thread, turn=turn)
 
+    def trouble(self, thread, turn_id, message, details=None):
+        error = {"message": message, "additionalDetails": details, "codexErrorInfo": "other"}
+        self.say("error", thread, turnId=turn_id, error=error, willRetry=True)
+
     def status(self, thread, kind, flags=None):
         status = {"type": kind} if flags is None else {"type": kind, "activeFlags": flags}
         self.say("thread/status/changed", thread, status=status)
@@ -179,10 +183,11 @@ class Gate:
 
 
 class BreakableThreads:
-    """The threads of a real backend, with writes that can be made to fail."""
+    """The threads of a real backend, with writes that can be made to fail. writes: the status of each turn written."""
 
     def __init__(self, threads):
         self._threads, self.broken = threads, False
+        self.writes = []
 
     def __getattr__(self, name):
         return getattr(self._threads, name)
@@ -190,6 +195,7 @@ class BreakableThreads:
     async def set_turn(self, *args, **changes):
         await anyio.lowlevel.checkpoint()
         self._check()
+        self.writes.append(args[1].status)
         return await self._threads.set_turn(*args, **changes)
 
     async def update(self, *args, **changes):

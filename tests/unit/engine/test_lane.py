@@ -15,6 +15,7 @@ from dispatch_core.appserver.signals import (
     StatusChanged,
     TurnEnded,
     TurnStarted,
+    TurnTroubled,
 )
 from dispatch_core.contracts.records import (
     Source,
@@ -41,6 +42,7 @@ SIGNALS = st.one_of(
     ),
     st.builds(MessageSeen, st.just(T), TURNS, st.just("m")),
     st.builds(ItemDone, st.just(T), TURNS, st.just("agentMessage"), st.just("x")),
+    st.builds(TurnTroubled, st.just(T), TURNS, st.sampled_from(["no network", "overloaded"])),
     st.builds(NameChanged, st.just(T), st.just("name")),
 )
 
@@ -202,3 +204,55 @@ def test_a_merged_message_leaves_the_turn_to_the_one_who_started_it():
     assert not new
     assert (lane.turn.message_id, lane.turn.status) == ("first", TurnStatus.STARTED)
     assert lane.active == "a"
+
+
+def troubled():
+    lane = make_lane()
+    lane.hear(TurnStarted(T, "a"), NOW)
+    assert lane.hear(TurnTroubled(T, "a", "no network"), NOW)
+    return lane
+
+
+def test_what_is_in_the_way_of_a_turn_is_its_error_while_it_runs():
+    lane = troubled()
+
+    again = lane.hear(TurnTroubled(T, "a", "no network"), NOW)
+
+    assert not again
+    assert (lane.turn.error, lane.turn.status) == ("no network", TurnStatus.STARTED)
+    assert lane.status is ThreadStatus.BUSY
+
+
+def test_a_turn_that_gets_on_again_has_no_error():
+    lane = troubled()
+
+    changed = lane.hear(ItemDone(T, "a", "agentMessage", "x"), NOW)
+
+    assert changed
+    assert lane.turn.error is None
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error"),
+    [
+        (TurnStatus.COMPLETED, None, None),
+        (TurnStatus.INTERRUPTED, None, "no network"),
+        (TurnStatus.FAILED, "gave up", "gave up"),
+    ],
+)
+def test_only_a_turn_that_did_not_end_well_keeps_an_error(status, said, error):
+    lane = troubled()
+
+    lane.hear(TurnEnded(T, "a", status, said), NOW)
+
+    assert lane.turn.error == error
+
+
+def test_the_trouble_of_another_turn_is_not_this_ones():
+    lane = make_lane()
+    lane.hear(TurnStarted(T, "a"), NOW)
+
+    changed = lane.hear(TurnTroubled(T, "b", "no network"), NOW)
+
+    assert not changed
+    assert lane.turn.error is None

@@ -125,6 +125,22 @@ async def test_a_state_that_could_not_be_written_is_written_later(world):
     assert fresh.turn.status is TurnStatus.COMPLETED
 
 
+async def test_what_is_in_the_way_of_a_turn_is_recorded_until_it_is_done(world):
+    async with world.running():
+        thread = await world.thread()
+        turn = await world.lanes.send(thread, "hello")
+        world.started(thread, turn.id)
+        world.trouble(thread, turn.id, "Reconnecting...", "Connection failed")
+        running = await world.stored(thread)
+
+        world.completed(thread, turn.id)
+        done = await world.lanes.settled(thread)
+
+    assert (running.status, running.turn.status) == (ThreadStatus.BUSY, TurnStatus.STARTED)
+    assert running.turn.error == "Reconnecting...: Connection failed"
+    assert done.turn.error is None
+
+
 # -- a busy thread -----------------------------------------------------------------------------------
 
 
@@ -742,6 +758,31 @@ async def test_a_failed_turn_is_an_error_until_the_next_one(world):
 
         assert (failed.status, failed.turn.error) == (ThreadStatus.ERROR, "no such model")
         assert (await world.stored(thread)).status is ThreadStatus.BUSY
+
+
+async def test_a_daemon_that_died_before_it_wrote_the_turns_id_finds_it_by_its_message(world):
+    async with world.running():
+        thread = await world.thread()
+
+        async def answer(params):
+            world.storage.threads.broken = True  # nothing that comes later is written
+            return world.codex._turn_start(params)
+
+        world.codex.on["turn/start"] = answer
+        turn = await world.lanes.send(thread, "hello")
+        world.started(thread, turn.id)
+        left = await world.stored(thread)
+    world.storage.threads.broken = False
+    later = type(world)(world.storage)
+    later.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
+
+    async with later.running():
+        found = await later.stored(thread)
+
+    assert (left.status, left.turn.status) == (ThreadStatus.BUSY, TurnStatus.SUBMITTED)
+    assert left.turn.id is None
+    assert (found.turn.id, found.turn.status) == (turn.id, TurnStatus.COMPLETED)
+    assert found.turn.message_id == turn.message_id
 
 
 async def test_a_daemon_that_starts_settles_what_the_last_one_left_open(world):

@@ -95,6 +95,21 @@ async def test_a_wait_ends_at_its_timeout_and_the_turn_goes_on(world, context):
     assert caught.value.details == {"thread": thread.ref}
 
 
+async def test_a_wait_that_ends_at_its_timeout_says_what_is_in_the_way(world, context):
+    async with world.running():
+        thread = await world.thread()
+        sent = await send.send(context, SendInput(thread="@builder", text="hello"))
+        world.started(thread, sent.receipt.turn_id)
+        world.trouble(thread, sent.receipt.turn_id, "Reconnecting...\x1b[2J")
+        await world.lanes.flush()
+
+        with pytest.raises(TimedOut, match="Codex says: Reconnecting") as caught:
+            await send.wait(context, WaitInput(thread="@builder", timeout=0.01))
+
+    assert caught.value.details["error"] == "Reconnecting...\x1b[2J"
+    assert "\x1b" not in caught.value.message
+
+
 async def test_a_thread_without_a_turn_is_not_waited_for(world, context):
     async with world.running():
         await world.thread()
