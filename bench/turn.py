@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.world import Home, World
     from dispatch_core.control.sync_client import Connection
 
-ROUNDS = 40
+ROUNDS = 60
 TEXT = "Say hello"
 
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,9 +40,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Seconds until a thread that wants to run may interrupt the one that does: a tenth of Python's own, for the event loop must not
+# wait for the thread that loads the engine, nor the registry's writer for the loop.
+SWITCH_INTERVAL = 0.0005
+
 
 def run(launch: Launch, settings: Settings, ready: ReadyPipe) -> None:
     """Run the daemon to its end. Raises DispatchError when it cannot start."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     # What is wrong is said now, not when it is first needed; [plugins] is the manifest's, which safe mode builds without it.
     for name in SECTIONS.keys() - {"plugins"}:
         settings.section(name, SECTIONS[name])

@@ -216,6 +216,14 @@ def everything(installed: Installed, make_site: Callable[..., Site]) -> Site:
 
 
 @pytest.fixture
+def codex_binary() -> str:
+    """The Codex that this environment has; the interpreter of a site may not have one."""
+    from dispatch_core.appserver.binary import find_codex
+
+    return str(find_codex(None, os.environ).path)
+
+
+@pytest.fixture
 def sound(installed: Installed, make_site: Callable[..., Site]) -> Callable[..., Site]:
     """Make a site with the sound examples only: ``sound(NAME=value)``."""
     return lambda **env: make_site([installed.sound], **env)

@@ -110,3 +110,19 @@ def test_the_other_commands_have_their_help(everything):
 
     assert done.returncode == 0, done.stderr
     assert "dispatch list" in done.stdout
+
+
+@pytest.mark.e2e
+def test_a_daemon_with_all_of_them_works_and_ends(everything, codex_binary):
+    everything.env["DISPATCH_OFFLINE"] = "1"
+    everything.env["DISPATCH_CODEX_BIN"] = codex_binary
+
+    listed = everything.dispatch("list")
+    said = everything.dispatch("loud", "one")
+    status = everything.dispatch("daemon", "status")
+    stopped = everything.dispatch("down", "--grace", "0")
+
+    assert listed == {"threads": [], "next": None}
+    assert said == {}
+    assert len(status["plugins"]["quarantined"]) == len(FAILURES)
+    assert stopped["status"] == "stopped"

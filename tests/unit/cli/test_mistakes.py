@@ -137,6 +137,21 @@ def test_another_surface_is_handed_its_own_command_line(shell: Shell) -> None:
     assert "From web-dispatch:\n  web  Web\n" in help_
 
 
+def test_a_surface_that_cannot_be_imported_is_its_plugins_fault(shell: Shell) -> None:
+    (shell.home / "torn.py").write_text("import nowhere_to_be_found\n")
+    surface = {"name": "web", "summary": "Web.", "process": "torn:main", "session": None, "plugin": "web",
+               "dist": "web-dispatch"}  # fmt: skip
+    shell.install(MANIFEST | {"surfaces": [*MANIFEST["surfaces"], surface]})
+    shell.env["PYTHONPATH"] = str(shell.home)
+
+    ran = shell.run("web")
+
+    assert (ran.code, ran.out) == (13, "")
+    assert "plugin web (web-dispatch)" in ran.err
+    assert "nowhere_to_be_found" in ran.err
+    assert shell.run("--help").code == 0
+
+
 def test_a_mistake_of_ours_is_an_error_object_and_debug_shows_where(shell: Shell) -> None:
     broken = json.loads(json.dumps(MANIFEST))
     next(op for op in broken["ops"] if op["name"] == "list")["schema"] = None
