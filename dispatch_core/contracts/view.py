@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 GAP = 2
-NARROWEST = 8  # columns below which no column is shortened
+NARROWEST = 9  # columns below which no column is shortened
 UNSAFE = frozenset(
     {"Cc", "Cf", "Cs", "Zl", "Zp"}
 )  # categories that move the cursor or cannot be written
@@ -68,7 +68,7 @@ class View:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: int) -> str:
         """Return rows in aligned columns.
 
-        To fit the width the column numbered ``flexible`` is shortened first, then whichever is widest, none below 8 columns.
+        To fit the width the column numbered ``flexible`` is shortened first, then whichever is widest, none below 9 columns.
         """
         cells = [[printable(cell) for cell in row] for row in rows]
         columns = range(len(header))

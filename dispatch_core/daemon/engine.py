@@ -15,6 +15,7 @@ from dispatch_core.contracts.context import OpContext
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.daemon.supervisor import CodexPlan, Supervisor
 from dispatch_core.engine.approvals import Approvals
+from dispatch_core.engine.clock import boot_time
 from dispatch_core.engine.dispatcher import Dispatcher
 from dispatch_core.engine.lanes import Lanes
 from dispatch_core.engine.triggers import TriggerEngine
@@ -71,7 +72,9 @@ class Engine:
             on_request=self._requested,
         )
         base.status.health = self.supervisor.health
-        self.lanes = Lanes(base.storage, base.events, base.clock, self.supervisor)
+        self.lanes = Lanes(
+            base.storage, base.events, base.clock, self.supervisor, booted_at=boot_time()
+        )
         self.approvals = Approvals(base.events, self.lanes.key_of)
         self.dispatcher = Dispatcher(catalog, base.plugins.infos, self._context)
         self.triggers = TriggerEngine(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 
 
 class SystemClock:
@@ -11,3 +12,12 @@ class SystemClock:
     def now(self) -> datetime:
         """Return the present instant in UTC."""
         return datetime.now(UTC)
+
+
+def boot_time() -> datetime:
+    """Return when the machine was started, to a second or so, as the present clock puts it.
+
+    Where the system does not count its sleep (macOS), it seems to have been started later than it was.
+    """
+    running = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return datetime.now(UTC) - timedelta(seconds=running)

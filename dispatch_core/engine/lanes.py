@@ -35,6 +35,7 @@ from dispatch_core.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from anyio.abc import TaskStatus
 
@@ -53,7 +54,8 @@ ATTENTION = 2.0  # seconds a question of Codex must stand before a person is sai
 class Lanes:
     """All managed threads. ``run`` owns the task that carries what is heard into the registry.
 
-    attention: seconds a question of Codex must stand before a wait ends with it; most are answered at once.
+    attention: seconds a question of Codex must stand before a wait ends with it; most are answered at once. booted_at: when the
+    machine was started; that history has no trace of what was sent before then proves nothing.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Lanes:
         link: CodexLink,
         *,
         attention: float = ATTENTION,
+        booted_at: datetime | None = None,
     ) -> None:
         self._storage = storage
         self._events = events
@@ -73,7 +76,9 @@ class Lanes:
         self._registrar = Registrar(storage.threads, events, clock)
         self._roster = Roster(self._registrar, clock)
         self._lanes = self._roster.lanes
-        self._recovery = Recovery(storage.threads, clock, link, self._roster, self._registrar)
+        self._recovery = Recovery(
+            storage.threads, clock, link, self._roster, self._registrar, booted_at=booted_at
+        )
         self._submission = Submission(
             threads=storage.threads,
             clock=clock,

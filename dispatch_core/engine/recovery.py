@@ -19,6 +19,8 @@ from dispatch_core.errors import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from dispatch_core.appserver.threads import FoundTurn
     from dispatch_core.contracts.context import Clock
     from dispatch_core.contracts.storage import ThreadStore
@@ -30,12 +32,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEVER_RAN = "Codex went away before it stored the message: it did not run; send it again"
+REBOOTED = (
+    "the machine was started anew before the turn had ended, and Codex's history has no trace of it: "
+    "it may have run; look at what it was to do before you send it again"
+)
 
 
 class Recovery:
     """Settles turns from history.
 
-    ahead: Codex is gone or new, and history is about to be read. lost_generation: of the newest Codex process that is gone.
+    booted_at: when the machine was started, None to leave that out. ahead: Codex is gone or new, and history is about to be read.
+    lost_generation: of the newest Codex process that is gone.
     """
 
     def __init__(
@@ -45,8 +52,11 @@ class Recovery:
         link: CodexLink,
         roster: Roster,
         registrar: Registrar,
+        *,
+        booted_at: datetime | None,
     ) -> None:
         self._threads = threads
+        self._booted_at = booted_at
         self._clock = clock
         self._link = link
         self._roster = roster
@@ -93,7 +103,8 @@ class Recovery:
     async def resolve(self, thread: ThreadRecord, lane: Lane) -> None:
         """Learn from history what became of the newest turn; the caller holds the lane's lock.
 
-        That history has no trace of it proves that it did not run only once the process it was given to is gone.
+        That history has no trace of it proves that it did not run only once the process it was given to is gone, and only while
+        the machine runs on.
         """
         turn = lane.turn
         if turn is None or not lane.unresolved:
@@ -110,8 +121,11 @@ class Recovery:
             lane.turn = replace(lane.turn, id=found.id)
             lane.materialized = True
             lane.conclude(found.status, found.error, self._clock.now())
-        elif lane.handed == self._link.generation:
+        elif lane.handed == self._link.generation or turn.error == REBOOTED:
             return
+        elif self._booted_at is not None and turn.started_at < self._booted_at:
+            # Codex does not sync its history: what was not on the disk when the power went is no proof of anything.
+            lane.conclude(TurnStatus.UNKNOWN, REBOOTED, self._clock.now())
         else:
             lane.conclude(TurnStatus.FAILED, NEVER_RAN, self._clock.now())
         log.info("thread %s: its turn is %s", thread.ref, lane.turn.status)

@@ -97,11 +97,18 @@ class ScriptedCodex:
 class World:
     """Lanes, what stands behind them, and Codex's voice."""
 
-    def __init__(self, storage, *, attention=5.0):
+    def __init__(self, storage, *, attention=5.0, booted_at=None):
         self.storage, self.clock = storage, Ticks()
         self.events = EventBus(self.clock)
         self.codex = ScriptedCodex()
-        self.lanes = Lanes(storage, self.events, self.clock, self.codex, attention=attention)
+        self.lanes = Lanes(
+            storage,
+            self.events,
+            self.clock,
+            self.codex,
+            attention=attention,
+            booted_at=booted_at,
+        )
 
     @asynccontextmanager
     async def running(self):

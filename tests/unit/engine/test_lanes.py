@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import anyio
 import pytest
@@ -238,6 +239,30 @@ async def test_a_message_that_history_does_not_have_did_not_run(world, lost_answ
 
     assert found.turn.status is TurnStatus.FAILED
     assert "did not run" in found.turn.error
+
+
+async def test_after_a_reboot_history_without_a_trace_proves_nothing(world, lost_answer):
+    async with world.running():
+        thread = await world.thread()
+
+        async def die(params):
+            world.crash()
+            raise lost_answer
+
+        world.codex.on["turn/start"] = die
+        with pytest.raises(OutcomeUnknown):
+            await world.lanes.send(thread, "hello")
+        await world.stored(thread)
+    rebooted = type(world)(world.storage, booted_at=world.clock.now() + timedelta(seconds=1))
+    rebooted.codex.stored[thread.native_id] = []
+
+    async with rebooted.running():
+        found = await rebooted.stored(thread)
+        again = await rebooted.lanes.send(found, "once more")
+
+    assert found.turn.status is TurnStatus.UNKNOWN
+    assert "it may have run" in found.turn.error
+    assert again.id is not None
 
 
 async def test_a_turn_that_was_cut_off_before_it_had_its_message_did_not_run(world, lost_answer):
