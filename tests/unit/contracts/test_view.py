@@ -59,7 +59,7 @@ def test_a_shortened_text_fits_and_a_short_one_is_unchanged(text, width):
 
 @given(
     st.lists(st.lists(TEXT, min_size=4, max_size=4), max_size=5),
-    st.integers(4 * 8 + 6, 200),
+    st.integers(4 * 9 + 6, 200),
     st.integers(0, 3),
 )
 def test_a_table_never_exceeds_its_width(rows, width, flexible):
