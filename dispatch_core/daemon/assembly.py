@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from dispatch_core.contracts.storage import Storage
     from dispatch_core.daemon.engine import Engine
-    from dispatch_core.daemon.main import Launch, ReadyPipe
+    from dispatch_core.daemon.startup import Launch, ReadyPipe
     from dispatch_core.plugin.catalog import Catalog
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dispatch_core.contracts.caller import Caller
     from dispatch_core.contracts.storage import Storage
     from dispatch_core.daemon.host import DaemonHost
-    from dispatch_core.daemon.main import Launch
+    from dispatch_core.daemon.startup import Launch
     from dispatch_core.daemon.status import DaemonStatus
     from dispatch_core.engine.clock import SystemClock
     from dispatch_core.engine.events import EventBus

@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import sys
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dispatch_core.daemon.lock import hold, private_directory
 from dispatch_core.daemon.paths import Paths
+from dispatch_core.daemon.startup import READY_FD, Launch, ReadyPipe
 from dispatch_core.errors import DispatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
-READY_FD = "DISPATCHD_READY_FD"
 USAGE = "usage: dispatchd run [--offline] [--safe]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """How this daemon was started. env: the environment it was started with, for what it starts in turn."""
-
-    paths: Paths
-    env: Mapping[str, str]
-    offline: bool
-    safe: bool
-
-
-class ReadyPipe:
-    """The pipe on which whoever started us waits for one line: ready, or the error that ended us."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        descriptor = env.get(READY_FD, "")
-        self._descriptor = int(descriptor) if descriptor.isdigit() else None
-        if self._descriptor is not None:
-            os.set_inheritable(self._descriptor, False)
-
-    def say(self, message: dict[str, Any]) -> None:
-        """Write the line; only the first one counts."""
-        if self._descriptor is None:
-            return
-        with suppress(OSError):
-            os.write(self._descriptor, json.dumps(message).encode() + b"\n")
-        os.close(self._descriptor)
-        self._descriptor = None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,9 +27,10 @@ def main(argv: list[str], manifest: Mapping[str, Any]) -> int:
 
             invocation.options = plan.options
             return run(invocation, plan)
+        from dispatch_plugins.cli import command_line
         from dispatch_plugins.cli.app import App
 
-        return App(invocation).main(argv)
+        return command_line.run(App(invocation), argv)
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:  # noqa: BLE001 -- the border of the process

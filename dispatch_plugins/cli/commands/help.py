@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dispatch_core.errors import PROJECTIONS
-from dispatch_plugins.cli import output
+from dispatch_plugins.cli import command_line, output
 
 if TYPE_CHECKING:
     from dispatch_plugins.cli.app import App
@@ -52,7 +52,7 @@ def command(app: App) -> click.Command:
             table = exit_codes()
             output.result(app.invocation, {"exit_codes": table}, _text(table))
             return 0
-        return app.main([*words, "--help"])
+        return command_line.run(app, [*words, "--help"])
 
     return explain
 

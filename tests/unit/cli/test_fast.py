@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dispatch_core.errors import DispatchError
-from dispatch_plugins.cli import fast
+from dispatch_plugins.cli import command_line, fast
 from dispatch_plugins.cli.app import App
 from dispatch_plugins.cli.invocation import Invocation
 
@@ -56,7 +56,7 @@ def _through_click(argv: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, 
     seen: list[fast.Plan] = []
     app = App(Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0)
     try:
-        app.main(list(argv))
+        command_line.run(app, list(argv))
     except DispatchError as error:
         pytest.fail(f"click refuses {argv}: {error.message}")
     return seen[0].op["name"], seen[0].values, seen[0].options

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dispatch_plugins.cli import command_line as click_line
 from dispatch_plugins.cli.app import App
 from dispatch_plugins.cli.catalog import command_line
 from dispatch_plugins.cli.invocation import Invocation
@@ -106,9 +107,8 @@ def test_the_shown_command_line_of_an_example_means_its_input(op: dict[str, Any]
 
     for given in inputs:
         words = shlex.split(command_line(op, given))[1:]
-        App(Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0).main(
-            [*words, "--yes"] if op["intent"] == "destroy" else words
-        )
+        app = App(Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0)
+        click_line.run(app, [*words, "--yes"] if op["intent"] == "destroy" else words)
 
     assert [(plan.op["name"], plan.values) for plan in seen] == [
         (op["name"], given) for given in inputs
