@@ -29,7 +29,8 @@ def installed() -> Path:
     if stamp.exists() and stamp.read_text() == wanted:
         return python.parent
     if not python.exists():
-        venv.create(directory, with_pip=True)
+        # With the current pip, which writes a lighter console script than the one that comes with older Pythons.
+        venv.create(directory, with_pip=True, upgrade_deps=True)
     with tempfile.TemporaryDirectory() as temporary:
         source = _copy(Path(temporary))
         # Twice: the first brings the dependencies, the second replaces what is there already.

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# A property has no time limit: how fast this machine is, is not a property.
+settings.register_profile("dispatch", deadline=None)
+settings.load_profile("dispatch")
 
 
 @pytest.fixture
