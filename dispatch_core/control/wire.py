@@ -5,8 +5,7 @@ Standard library only: the fast path of the CLI imports it.
 
 from __future__ import annotations
 
-import json
-
+from dispatch_core import lean_json
 from dispatch_core.errors import DispatchError, ProtocolViolation
 
 TYPE_CHECKING = False  # typing costs more than everything else in this module
@@ -153,7 +152,7 @@ def encode(obj: Mapping[str, Any]) -> bytes:
     Raises ProtocolViolation for what JSON or UTF-8 cannot say: NaN, infinity, lone surrogates, other types. Any size is fine.
     """
     try:
-        return _ENCODER.encode(obj).encode() + b"\n"
+        return lean_json.dumps(obj).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolViolation(f"this cannot be written as a frame: {error}") from error
 
@@ -173,7 +172,7 @@ def decode_reply(line: bytes) -> dict[str, Any]:
     Raises ProtocolViolation.
     """
     try:
-        frame = _DECODER.decode(line.decode())
+        frame = _decode(line.decode())
     except ProtocolViolation:
         raise
     except UnicodeDecodeError as error:
@@ -384,12 +383,11 @@ def _check_size(frame: dict[str, Any]) -> None:
 
 def _check_surrogates(frame: dict[str, Any]) -> None:
     try:
-        _ENCODER.encode(frame).encode()
+        lean_json.dumps(frame).encode()
     except UnicodeEncodeError as error:
         raise ProtocolViolation("the frame has a lone surrogate in a string") from error
 
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_DECODER: Final = json.JSONDecoder(
+_decode: Final = lean_json.decoder(
     object_pairs_hook=_members, parse_float=_float, parse_int=_integer, parse_constant=_constant
 )

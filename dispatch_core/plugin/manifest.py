@@ -6,9 +6,10 @@ decides its content, so a stale one is simply not found; ``sources`` covers edit
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+
+from dispatch_core import lean_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _digest(data: bytes) -> str:
 def _read(file: str) -> dict[str, Any] | None:
     try:
         with open(file, "rb") as stream:
-            manifest = json.loads(stream.read())
+            manifest = lean_json.loads(stream.read().decode())
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
@@ -110,7 +111,7 @@ def _write(file: str, manifest: dict[str, Any]) -> None:
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(manifest, stream, separators=(",", ":"))
+            stream.write(lean_json.dumps(manifest))
         os.replace(temporary, file)
         _prune(directory)
     except OSError:
@@ -157,7 +158,7 @@ def _attempt(order: dict[str, Any], deadline: float) -> dict[str, Any]:
     """Run the building process once; without a result, say which plugin it was importing and how it ended."""
     import subprocess
 
-    command = [sys.executable, "-P", "-m", "dispatch_core.plugin.build", json.dumps(order)]
+    command = [sys.executable, "-P", "-m", "dispatch_core.plugin.build", lean_json.dumps(order)]
     reason = "importing it ended the process"
     try:
         done = subprocess.run(
@@ -174,7 +175,7 @@ def _attempt(order: dict[str, Any], deadline: float) -> dict[str, Any]:
         reason = f"importing it took longer than {deadline:g} s"
     culprit = None
     for line in out.splitlines():
-        message = json.loads(line)
+        message = lean_json.loads(line.decode())
         if "loading" not in message:
             return dict(message)
         culprit = message["loading"]

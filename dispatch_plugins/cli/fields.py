@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dispatch_core import lean_json
 
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:
@@ -183,17 +183,20 @@ def _strict(kind: str, text: str) -> Any:
             raise ValueError("is not a finite number")
         return number
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _json(text)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
 
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _json(text)
     except (ValueError, RecursionError):
         return text
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_json = lean_json.decoder(parse_constant=_no_constant)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
+
+from dispatch_core import lean_json
 
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def result(invocation: Invocation, value: Mapping[str, Any], text: str | None = 
     """Print a result: its text for people when there is one and a person reads, else one JSON document."""
     if text is None or invocation.json:
         # A lone surrogate from a file name has no UTF-8; escaped it stays valid JSON.
-        document = json.dumps(value, indent=2, ensure_ascii=False)
+        document = lean_json.pretty(value)
         _write(sys.stdout, document, "utf-8", "backslashreplace")
     elif text:
         _write(sys.stdout, text, sys.stdout.encoding, "replace")
@@ -38,7 +39,7 @@ def failure(invocation: Invocation, error: DispatchError) -> int:
     if shown["code"] == "unknown_outcome" and not shown["hint"]:
         shown["hint"] = UNSAFE
     if invocation.json:
-        document = json.dumps({"error": shown}, indent=2, ensure_ascii=False)
+        document = lean_json.pretty({"error": shown})
         _write(sys.stderr, document, "utf-8", "backslashreplace")
     else:
         red, dim, reset = (RED, DIM, RESET) if invocation.color(sys.stderr) else ("", "", "")
