@@ -155,6 +155,10 @@ class Lane:
         self._started.clear()
         if self.active is None:
             return False
+        if self.turn is not None and self.turn.message_id is None and self._unplaced is not None:
+            # Whether our message became this turn was about to be said; history will say it.
+            self.turn = replace(self.turn, message_id=self._unplaced)
+            self._unplaced = None
         self.conclude(TurnStatus.UNKNOWN, "Codex went away while the turn ran", at)
         return True
 

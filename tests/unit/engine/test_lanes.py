@@ -279,6 +279,27 @@ async def test_a_turn_that_was_cut_off_before_it_had_its_message_did_not_run(wor
         assert "did not run" in found.error
 
 
+async def test_a_late_turn_that_was_cut_off_before_its_message_was_seen_did_not_run(world):
+    async with world.running():
+        thread = await world.thread()
+
+        async def late(params):
+            raise CodexTimeout("Codex did not answer turn/start within 30 s")
+
+        world.codex.on["turn/start"] = late
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.lanes.send(thread, "hello")
+        world.started(thread, "turn-x")
+        world.codex.store(thread.native_id, "turn-x", "interrupted")
+        world.crash()
+        await world.restart()
+        found = (await world.stored(thread)).turn
+
+    assert found.message_id == caught.value.details["message_id"]
+    assert (found.id, found.status) == ("turn-x", TurnStatus.FAILED)
+    assert "did not run" in found.error
+
+
 async def test_codex_dying_between_its_answer_and_the_senders_waking_leaves_no_busy_thread(world):
     async with world.running():
         thread = await world.thread()
