@@ -73,9 +73,9 @@ def _manifest() -> Manifest:
 
     try:
         from dispatch_core.plugin import manifest
+        from dispatch_core.switches import safe_mode
 
-        safe = manifest.safe_mode(os.environ)
-        return manifest.load(Paths.from_env(os.environ), safe=safe)
+        return manifest.load(Paths.from_env(os.environ), safe=safe_mode(os.environ))
     except Exception as error:  # noqa: BLE001 -- reported by the command
         # The border that keeps `down` and `plugins` working: whatever is wrong with the manifest is reported by the command.
         return {

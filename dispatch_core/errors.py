@@ -15,12 +15,13 @@ DispatchError
 │   ├── CodexUnavailable                   there is no running app-server
 │   ├── CodexOverloaded                    -32001: nothing was done, retry later
 │   └── CodexTimeout (TimeoutError)        no answer before the deadline
+├── AlreadyRunning                         another daemon holds the lock of this home
 ├── DaemonUnreachable (ConnectionError)    there is no daemon, or it went away
 │   └── DaemonStale                        the daemon runs another build or other plugins
 ├── StagingFailed                          files could not be prepared
 ├── OutcomeUnknown                         it may have happened: do not retry
 ├── TimedOut (TimeoutError)                the wait ended, the work goes on
-├── PartialSuccess                         some of several targets failed
+├── PartialSuccess                         some of it was done, some was not
 ├── PluginFault                            a plugin broke its contract
 ├── ProtocolViolation (ValueError)         a malformed frame on the control socket
 ├── StorageError                           the registry cannot be read or written
@@ -36,7 +37,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # typing costs more than everything else in this module
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, ClassVar
+    from typing import Any
 
 
 class Projection:
@@ -64,6 +65,7 @@ PROJECTIONS: dict[str, Projection] = {
     "codex_unavailable": Projection(8, 1008, retryable=True),
     "codex_overloaded": Projection(8, 1008, retryable=True),
     "codex_timeout": Projection(8, 1008),
+    "already_running": Projection(1, 1016),
     "daemon_unreachable": Projection(8, 1018, retryable=True),
     "daemon_stale": Projection(8, 1028),
     "staging": Projection(9, 1009),
@@ -83,7 +85,7 @@ class DispatchError(Exception):
     message says what failed and why; hint is the next command or step, without a full stop; details is a JSON object.
     """
 
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
 
     def __init__(
         self, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
@@ -95,7 +97,7 @@ class DispatchError(Exception):
 
     @property
     def projection(self) -> Projection:
-        return PROJECTIONS[self.code]
+        return PROJECTIONS.get(self.code, PROJECTIONS["internal"])  # a newer daemon may know more
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON error object that every surface shows: code, message, hint, exit_code, retryable, details."""
@@ -203,6 +205,17 @@ class CodexTimeout(CodexError, TimeoutError):
     code = "codex_timeout"
 
 
+class AlreadyRunning(DispatchError):
+    code = "already_running"
+
+    def __init__(self, lock: str) -> None:
+        super().__init__(
+            "a daemon is running in this dispatch home already",
+            hint="dispatch daemon status",
+            details={"lock": lock},
+        )
+
+
 class DaemonUnreachable(DispatchError, ConnectionError):
     code = "daemon_unreachable"
 
@@ -234,13 +247,9 @@ class PluginFault(DispatchError):
 
 
 class ProtocolViolation(DispatchError, ValueError):
-    """A frame on the control socket is malformed; fatal says whether the connection is closed after the reply."""
+    """A frame on the control socket is malformed."""
 
     code = "protocol"
-
-    def __init__(self, message: str, *, fatal: bool = False, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.fatal = fatal
 
 
 class StorageError(DispatchError):
@@ -260,11 +269,4 @@ class RemoteError(DispatchError):
             hint=error.get("hint"),
             details=error.get("details") or {},
         )
-        self.remote_code = str(error.get("code", "internal"))
-
-    @property
-    def projection(self) -> Projection:
-        return PROJECTIONS.get(self.remote_code, PROJECTIONS["internal"])
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "code": self.remote_code}
+        self.code = str(error.get("code", "internal"))

@@ -11,13 +11,13 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from dispatch_core.errors import ValidationFailed
+from dispatch_core.switches import safe_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 M = TypeVar("M")
 SIZE_LIMIT = 1 << 20
-TRUTHY = frozenset({"1", "true", "yes", "on"})
 LEAST = "least"  # metadata of a field: the smallest value it takes
 STRICT = {"extra": "forbid"}  # unknown keys are errors
 
@@ -147,16 +147,10 @@ class PluginSwitches:
     """``[plugins]`` together with the DISPATCH_* switches of the environment."""
 
     def __init__(self, settings: Settings, env: Mapping[str, str], *, safe: bool = False) -> None:
-        self.safe = safe or is_on(env.get("DISPATCH_SAFE"))
-        self.strict = is_on(env.get("DISPATCH_STRICT_PLUGINS"))
+        self.safe = safe or safe_mode(env)
         # Safe mode must work with a broken configuration as well.
         section = PluginsSection() if self.safe else settings.section("plugins", PluginsSection)
         extra = env.get("DISPATCH_PLUGINS_DISABLE", "")
         self.disable = (*section.disable, *filter(None, (p.strip() for p in extra.split(","))))
         self.mode = section.mode
         self.enable = section.enable
-
-
-def is_on(value: str | None) -> bool:
-    """Return whether an environment switch is set to 1, true, yes or on."""
-    return (value or "").strip().lower() in TRUTHY

@@ -20,22 +20,11 @@ MAX_PAGES = 500
 NO_TURN_YET = ("not materialized yet", "list_turns is not supported yet")
 
 
-async def last_turns(codex: Codex, thread_id: str, limit: int) -> list[TurnInfo]:
-    """Return the last limit turns with all their items, newest first; none before the first turn.
+async def last_items(codex: Codex, thread_id: str, limit: int) -> list[HistoryItem]:
+    """Return the last limit items, oldest first; none before the first turn.
 
     Raises CodexError if Codex does not know the thread, or as ``Codex.request`` does.
     """
-    turns: list[TurnInfo] = []
-    async with aclosing(newest_first(codex, thread_id, page=min(limit, PAGE))) as stream:
-        async for turn in stream:
-            turns.append(turn)
-            if len(turns) >= limit:
-                break
-    return turns[: max(0, limit)]
-
-
-async def last_items(codex: Codex, thread_id: str, limit: int) -> list[HistoryItem]:
-    """Return the last limit items, oldest first; none before the first turn. Raises as last_turns."""
     items: list[HistoryItem] = []
     async with aclosing(newest_first(codex, thread_id, page=min(limit, PAGE))) as stream:
         async for turn in stream:
@@ -53,20 +42,12 @@ async def last_items(codex: Codex, thread_id: str, limit: int) -> list[HistoryIt
     return items[: max(0, limit)][::-1]
 
 
-async def find_message(codex: Codex, thread_id: str, client_id: str) -> TurnInfo | None:
-    """Return the turn that holds a user message, by its clientUserMessageId.
-
-    None: the whole history was read and it is not there. Raises as last_turns.
-    """
-    return await find_turn(codex, thread_id, turn_id=None, client_id=client_id)
-
-
 async def find_turn(
     codex: Codex, thread_id: str, *, turn_id: str | None, client_id: str | None
 ) -> TurnInfo | None:
     """Return the newest turn with this id, or with a user message of this clientUserMessageId.
 
-    None: the whole history was read and it is not there. Raises as last_turns.
+    None: the whole history was read and it is not there. Raises as last_items.
     """
     async with aclosing(newest_first(codex, thread_id)) as stream:
         async for turn in stream:

@@ -79,13 +79,6 @@ class ThreadResumeParams(Params):
     exclude_turns: bool = Field(default=True, description="Leave the history out of the answer.")
 
 
-class ThreadReadParams(Params):
-    """``thread/read``."""
-
-    thread_id: str = Field(description="Codex's thread id.")
-    include_turns: bool = Field(default=False, description="Put the whole history in the answer.")
-
-
 class ThreadNameSetParams(Params):
     """``thread/name/set``."""
 
@@ -130,14 +123,6 @@ class TurnInterruptParams(Params):
 
     thread_id: str = Field(description="Codex's thread id.")
     turn_id: str = Field(description="The running turn.")
-
-
-class ModelListParams(Params):
-    """``model/list``."""
-
-    limit: int | None = Field(default=None, ge=1, description="Models per page.")
-    cursor: str | None = Field(default=None, description="Where the last page ended; opaque.")
-    include_hidden: bool | None = Field(default=None, description="Also models no picker shows.")
 
 
 def text_input(text: str) -> TextInput:
@@ -185,22 +170,6 @@ class Received(BaseModel):
     )
 
     id: str = Field(description="Codex's id.")
-
-
-class ThreadInfo(Received):
-    """A thread. status: notLoaded, idle, active or systemError."""
-
-    name: Text = Field(default=None, description="Its name.")
-    cwd: Text = Field(default=None, description="Its working directory.")
-    path: Text = Field(default=None, description="Its file; changes when it is reverted.")
-    preview: Text = Field(default=None, description="The beginning of its first message.")
-    model_provider: Text = Field(default=None, description="Its provider.")
-    thread_source: Text = Field(default=None, description="The mark of who started it.")
-    status: Text = Field(
-        default=None, validation_alias=AliasPath("status", "type"), description="What it does."
-    )
-    created_at: Seconds = Field(default=None, description="Unix time.")
-    updated_at: Seconds = Field(default=None, description="Unix time.")
 
 
 class TurnInfo(Received):

@@ -19,6 +19,8 @@ OUTCOMES = {
     "inProgress": TurnStatus.STARTED,
 }
 
+WAITING = frozenset({"waitingOnApproval", "waitingOnUserInput"})
+
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
@@ -49,11 +51,11 @@ class TurnTroubled:
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """What Codex says the thread is doing: its type ("idle", "active", "notLoaded", "systemError") and flags."""
+    """What the thread is doing. loaded: Codex holds it in memory. waiting: a turn cannot go on without an answer."""
 
     thread_id: str
-    type: str
-    flags: tuple[str, ...]
+    loaded: bool
+    waiting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ def _status(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
     if not isinstance(status, dict):
         return None
     flags = status.get("activeFlags") or ()
-    return StatusChanged(thread_id, str(status.get("type")), tuple(map(str, flags)))
+    waiting = bool(WAITING.intersection(map(str, flags)))
+    return StatusChanged(thread_id, loaded=status.get("type") != "notLoaded", waiting=waiting)
 
 
 def _item_started(thread_id: str, params: Mapping[str, Any]) -> Signal | None:

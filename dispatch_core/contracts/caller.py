@@ -18,9 +18,5 @@ class Caller:
     thread_id: str | None = None
     trigger_id: str | None = None
 
-    @property
-    def is_human(self) -> bool:
-        return self.principal == "human"
-
 
 HUMAN = Caller(principal="human", surface="control")

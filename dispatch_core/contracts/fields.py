@@ -21,6 +21,7 @@ def cli_field(  # noqa: PLR0913 -- marks, all by keyword
     default_cwd: bool = False,
     repeated: bool = False,
     hidden: bool = False,
+    stdin: bool = False,
     aliases: tuple[str, ...] = (),
     **constraints: Any,
 ) -> Any:
@@ -28,7 +29,9 @@ def cli_field(  # noqa: PLR0913 -- marks, all by keyword
 
     argument: positional (it can be given as an option as well). path: made absolute in the caller and must be a directory.
     default_cwd: the caller's working directory when not given. repeated: KEY=VALUE, any number of times, for an object.
-    hidden: not shown in help. aliases: further option names without dashes. constraints: pydantic's, such as min_length.
+    hidden: not shown in help.
+    stdin: ``-`` reads the value from standard input. aliases: further option names without dashes. constraints: pydantic's,
+    such as min_length.
     """
     marks: JsonDict = {
         "argument": argument,
@@ -36,6 +39,7 @@ def cli_field(  # noqa: PLR0913 -- marks, all by keyword
         "default_cwd": default_cwd,
         "repeated": repeated,
         "hidden": hidden,
+        "stdin": stdin,
         "aliases": list(aliases),
     }
     shown: JsonDict = {name: value for name, value in marks.items() if value}

@@ -138,9 +138,7 @@ class ControlClient:
             while True:
                 for line in self._splitter.feed(await self._stream.receive()):
                     if isinstance(line, wire.Oversized):
-                        raise ProtocolViolation(
-                            "the daemon sent a frame that is too large", fatal=True
-                        )
+                        raise ProtocolViolation("the daemon sent a frame that is too large")
                     self._take(wire.decode_reply(line))
         except PEER_GONE:
             self._fail(DaemonUnreachable("the daemon ended the connection", hint=UP))

@@ -108,7 +108,7 @@ class Connection:
             elif isinstance(line, wire.Oversized):
                 raise _HangUp(
                     None,
-                    ProtocolViolation(f"a frame is at most {wire.MAX_FRAME} bytes", fatal=True),
+                    ProtocolViolation(f"a frame is at most {wire.MAX_FRAME} bytes"),
                 )
             else:
                 return line
@@ -117,14 +117,14 @@ class Connection:
         with anyio.move_on_after(self._limits.hello) as deadline:
             line = await self._next_line()
         if deadline.cancelled_caught:
-            late = ProtocolViolation(f"no $hello within {self._limits.hello:g} seconds", fatal=True)
+            late = ProtocolViolation(f"no $hello within {self._limits.hello:g} seconds")
             raise _HangUp(None, late, linger=False)
         frame: dict[str, Any] = {}
         try:
             frame = wire.decode(line)
             request = wire.parse_request(frame)
             if request.method != "$hello":
-                raise ProtocolViolation("the first request must be $hello", fatal=True)
+                raise ProtocolViolation("the first request must be $hello")
             self._caller = parse_hello(request.params)
             reply = wire.result_frame(request.id, self._host.hello(request.params))
         except DispatchError as error:
@@ -138,7 +138,7 @@ class Connection:
             self._malformed += 1
             if self._malformed > self._limits.malformed:
                 many = f"more than {self._limits.malformed} malformed frames, the last because {violation.message}"
-                raise _HangUp(None, ProtocolViolation(many, fatal=True)) from violation
+                raise _HangUp(None, ProtocolViolation(many)) from violation
             await self._stream.send(wire.error_frame(None, violation))
             return
         try:
@@ -258,7 +258,8 @@ class Connection:
             log.exception("a session of the surface %s failed", surface)
         if not begun:
             raise DispatchError(
-                f"the surface {surface} ended before its session began", hint="dispatch daemon log"
+                f"the surface {surface} ended before its session began",
+                hint="dispatch daemon log --daemon",
             )
         raise _EndOfSession
 
@@ -323,7 +324,8 @@ class Connection:
         except Exception:
             log.exception("the request %s failed", request.method)
             broken = DispatchError(
-                f"{request.method} failed in a way nobody foresaw", hint="dispatch daemon log"
+                f"{request.method} failed in a way nobody foresaw",
+                hint="dispatch daemon log --daemon",
             )
             return wire.error_frame(request.id, broken)
 

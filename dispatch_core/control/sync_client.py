@@ -257,7 +257,7 @@ class Connection:
 
     def _broken(self, message: str) -> ProtocolViolation:
         self.close()
-        return ProtocolViolation(message, fatal=True, hint="dispatch down, then dispatch up")
+        return ProtocolViolation(message, hint="dispatch down, then dispatch up")
 
 
 class _Exchange:

@@ -68,10 +68,10 @@ class Engine:
                 version=base.status.version,
             ),
             base.events,
+            base.status.health,
             on_notification=self._notified,
             on_request=self._requested,
         )
-        base.status.health = self.supervisor.health
         self.lanes = Lanes(
             base.storage, base.events, base.clock, self.supervisor, booted_at=boot_time()
         )

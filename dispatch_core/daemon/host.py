@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +72,14 @@ class DaemonHost:
         expected = params.get("manifest")
         stale = expected is not None and expected not in (
             self._status.manifest_key,
-            f"{self._status.manifest_key}/{self._status.build}",
+            self._status.identity,
         )
         greeting = {
             "protocol": PROTOCOL,
             "version": self._status.version,
             "build": self._status.build,
             "instance": self.instance,
-            "pid": self._status.status()["pid"],
+            "pid": os.getpid(),
             "manifest": self._status.manifest_key,
             "state": self._status.state,
             "active_turns": active,

@@ -16,8 +16,11 @@ import time
 
 from dispatch_core import __version__
 from dispatch_core.control.sync_client import Connection
+from dispatch_core.control.wire import PROTOCOL
 from dispatch_core.daemon.departure import ended, hold_process, once_unlocked
+from dispatch_core.daemon.paths import READY_FD
 from dispatch_core.errors import (
+    AlreadyRunning,
     DaemonStale,
     DaemonUnreachable,
     RemoteError,
@@ -43,10 +46,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 TAIL_LINES = 12
 TAIL_BYTES = 8192
 READY_LIMIT = 65536
-READY_FD = "DISPATCHD_READY_FD"
 PATH_VARIABLES = ("DISPATCH_SOCKET", "DISPATCH_CONFIG", "DISPATCH_CODEX_BIN", "CODEX_HOME")
-ALREADY_RUNNING = "already_running"
-PROTOCOL = 1
 
 
 def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[s
         with contextlib.suppress(DaemonUnreachable):
             found = probe(paths)
             if found.get("state") != "draining":
-                return _answer(paths, ALREADY_RUNNING, found)
+                return _answer(paths, AlreadyRunning.code, found)
             if not once_unlocked(paths, max(0.0, deadline - time.monotonic()), lambda: None):
                 raise _not_stopped(paths, found.get("pid"))
         if _spawn(paths, offline=offline, deadline=deadline):
@@ -68,7 +68,7 @@ def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[s
         # Somebody else's daemon holds the lock: it will answer, or give the lock up and leave the start to us.
         winner = _wait_for_winner(paths, deadline)
         if winner is not None and winner.get("state") != "draining":
-            return _answer(paths, ALREADY_RUNNING, winner)
+            return _answer(paths, AlreadyRunning.code, winner)
 
 
 def replace(paths: Paths, error: RemoteError, note: Callable[[str], None]) -> None:
@@ -227,7 +227,7 @@ def _started(
         return True
     _end(process)
     error = message.get("error")
-    if isinstance(error, dict) and error.get("code") == ALREADY_RUNNING:
+    if isinstance(error, dict) and error.get("code") == AlreadyRunning.code:
         return False
     if isinstance(error, dict):
         raise RemoteError(error)

@@ -10,24 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dispatch_core.errors import DispatchError, ValidationFailed
+from dispatch_core.errors import AlreadyRunning, ValidationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PRIVATE = 0o700
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-
-class AlreadyRunning(DispatchError):
-    """Another daemon holds the lock of this home."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(
-            "a daemon is running in this dispatch home already",
-            hint="dispatch daemon status",
-            details={"lock": path},
-        )
 
 
 def private_directory(path: str | Path) -> Path:

@@ -13,7 +13,7 @@ BACKUPS = 3
 LINE_LIMIT = 2000  # characters of a line that ``daemon log`` shows
 
 
-def configure(path: str, *, max_bytes: int, level: int = logging.INFO) -> logging.Handler:
+def configure(path: str, *, max_bytes: int) -> logging.Handler:
     """Send every log record to the file at path, rotated at max_bytes, three old files kept. Returns the handler."""
     handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=BACKUPS, encoding="utf-8")
     Path(path).chmod(0o600)
@@ -21,7 +21,7 @@ def configure(path: str, *, max_bytes: int, level: int = logging.INFO) -> loggin
     root = logging.getLogger()
     root.addHandler(handler)
     wanted = os.environ.get("DISPATCH_LOG_LEVEL", "").upper()
-    root.setLevel(logging.getLevelNamesMapping().get(wanted, level))
+    root.setLevel(logging.getLevelNamesMapping().get(wanted, logging.INFO))
     return handler
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dispatch_core.daemon.lock import hold, private_directory
-from dispatch_core.daemon.paths import Paths
-from dispatch_core.daemon.startup import READY_FD, Launch, ReadyPipe
+from dispatch_core.daemon.paths import READY_FD, Paths
+from dispatch_core.daemon.startup import Launch, ReadyPipe
 from dispatch_core.errors import DispatchError
+from dispatch_core.switches import is_on, safe_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(words, Paths.from_env(os.environ), ready)
     except DispatchError as error:
-        code = (
-            "already_running"
-            if type(error).__name__ == "AlreadyRunning"
-            else error.to_dict()["code"]
-        )
-        ready.say({"error": {**error.to_dict(), "code": code}})
+        ready.say({"error": error.to_dict()})
         sys.stderr.write(f"dispatchd: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"  hint: {error.hint}\n")
@@ -53,13 +49,13 @@ def _run(words: list[str], paths: Paths, ready: ReadyPipe) -> int:
     with hold(paths.lock), _started_fast():
         # Imported for start-up, after what makes it fast; a second daemon does not get here.
         from dispatch_core.daemon import assembly, logs  # noqa: PLC0415
-        from dispatch_core.settings import DaemonSection, Settings, is_on  # noqa: PLC0415
+        from dispatch_core.settings import DaemonSection, Settings  # noqa: PLC0415
 
         launch = Launch(
             paths=paths,
             env=env,
             offline="--offline" in words or is_on(env.get("DISPATCH_OFFLINE")),
-            safe="--safe" in words or is_on(env.get("DISPATCH_SAFE")),
+            safe="--safe" in words or safe_mode(env),
         )
         settings = Settings.read(paths.config)
         daemon = settings.section("daemon", DaemonSection)

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+READY_FD = "DISPATCHD_READY_FD"  # tells the daemon on which pipe its starter waits
 SOCKET_LIMIT = (
     100  # bytes; the kernel's limit on a Unix socket's path is 104 on macOS and 108 on Linux
 )
@@ -29,7 +30,6 @@ class Paths:
         "log",
         "offline",
         "out",
-        "pidfile",
         "socket",
     )
 
@@ -37,7 +37,6 @@ class Paths:
         self.home = home
         self.socket = _short(socket or f"{home}/dispatchd.sock")
         self.lock = f"{home}/dispatchd.lock"
-        self.pidfile = f"{home}/dispatchd.pid"
         self.codex_pid = f"{home}/codex.pid"
         self.log = f"{home}/dispatchd.log"
         self.out = f"{home}/dispatchd.out"

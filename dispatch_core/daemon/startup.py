@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dispatch_core.daemon.paths import READY_FD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dispatch_core.daemon.paths import Paths
-
-READY_FD = "DISPATCHD_READY_FD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dispatch_core.daemon import logs
+from dispatch_core.daemon.health import Health
 from dispatch_core.engine.ids import uuid7
+from dispatch_core.plugin.manifest import identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dispatch_core.daemon.paths import Paths
-    from dispatch_core.daemon.supervisor import Health
     from dispatch_core.plugin.activate import Plugins
 
 
@@ -28,27 +29,27 @@ class DaemonStatus:
         self._plugins = plugins
         self.manifest_key: str = manifest["key"]
         self.build: str = manifest["build"]
+        self.identity = identity(manifest)
         self.version: str = manifest["version"]
         self.offline = offline
         self.instance = uuid7()
         self.started_at = datetime.now(UTC)
         self.draining = False
-        self.health: Health | None = None
+        self.health = Health()
 
     @property
     def state(self) -> str:
         """starting, ready, degraded or draining."""
         if self.draining:
             return "draining"
-        return self.health.state if self.health is not None else "starting"
+        return self.health.state
 
     def status(self) -> dict[str, Any]:
         """Return everything, as JSON."""
-        health = self.health
         return {
             "state": self.state,
-            "reason": health.reason if health else None,
-            "fix": health.fix if health else None,
+            "reason": self.health.reason,
+            "fix": self.health.fix,
             "version": self.version,
             "build": self.build,
             "instance": self.instance,
@@ -62,15 +63,7 @@ class DaemonStatus:
             "socket": self._paths.socket,
             "log": self._paths.log,
             "offline": self.offline,
-            "codex": {
-                "state": health.state if health else "starting",
-                "version": health.version if health else None,
-                "binary": health.binary if health else None,
-                "source": health.source if health else None,
-                "pid": health.pid if health else None,
-                "restarts": health.restarts if health else 0,
-                "notes": list(health.notes) if health else [],
-            },
+            "codex": self.health.codex(),
             "plugins": {
                 "loaded": sum(r.state == "loaded" for r in self._plugins.reports),
                 "disabled": sum(r.state == "disabled" for r in self._plugins.reports),

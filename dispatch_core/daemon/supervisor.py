@@ -6,7 +6,7 @@ import json
 import logging
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dispatch_core.appserver.client import AppServer
     from dispatch_core.contracts.events import Events
+    from dispatch_core.daemon.health import Health
 
 log = logging.getLogger(__name__)
 
@@ -44,25 +45,6 @@ class CodexPlan:
     version: str
 
 
-@dataclass(slots=True)
-class Health:
-    """What is known about Codex, for ``daemon status``.
-
-    state: starting, ready or degraded. notes: what Codex warned of when it started, such as a configuration it cannot use.
-    """
-
-    state: str = "starting"
-    reason: str | None = None
-    fix: str | None = None
-    version: str | None = None
-    binary: str | None = None
-    source: str | None = None
-    pid: int | None = None
-    restarts: int = 0
-    notes: list[str] = field(default_factory=list)
-    exits: deque[float] = field(default_factory=lambda: deque(maxlen=BREAKER_EXITS))
-
-
 class Supervisor:
     """The connection to Codex, whichever process is behind it. It satisfies the Codex protocol of the op context."""
 
@@ -70,6 +52,7 @@ class Supervisor:
         self,
         plan: CodexPlan,
         events: Events,
+        health: Health,
         *,
         on_notification: Callable[[str, Mapping[str, Any]], None],
         on_request: Callable[[Any, str, Mapping[str, Any]], Awaitable[dict[str, Any]]],
@@ -83,7 +66,8 @@ class Supervisor:
         self._server: AppServer | None = None
         self._settled = anyio.Event()  # set: Codex runs, or waiting for it is no use
         self.generation = 0
-        self.health = Health()
+        self._exits: deque[float] = deque(maxlen=BREAKER_EXITS)
+        self.health = health
 
     @property
     def codex(self) -> Supervisor:
@@ -130,7 +114,7 @@ class Supervisor:
             now = anyio.current_time()
             if now - began >= STEADY:
                 longest = self._backoff[0]
-            self.health.exits.append(now)
+            self._exits.append(now)
             self.health.restarts += 1
             if self._breaks(now):
                 self._strand(on_stranded)
@@ -190,7 +174,7 @@ class Supervisor:
             finally:
                 self._server = None
                 self._settled = anyio.Event()
-                self.health.pid = None
+                self.health.pid = self.health.stats = None
                 on_lost()
         raise CodexError(
             f"the app-server exited with status {status}", details={"stderr": stderr[-1000:]}
@@ -220,7 +204,7 @@ class Supervisor:
 
     def _breaks(self, now: float) -> bool:
         """Return whether Codex keeps dying, so that starting it has to pause, and say so."""
-        exits = self.health.exits
+        exits = self._exits
         if len(exits) < BREAKER_EXITS or now - exits[0] >= BREAKER_WINDOW:
             return False
         exits.clear()
@@ -230,7 +214,7 @@ class Supervisor:
         return True
 
     def _record(self, server: AppServer) -> None:
-        self.health.pid = server.pid
+        self.health.pid, self.health.stats = server.pid, server.stats
         content = {"pid": server.pid, "start_time": server.start_time}
         try:
             self._plan.pid_file.write_text(json.dumps(content), encoding="utf-8")

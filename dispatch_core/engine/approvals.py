@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from dispatch_core.appserver.requests import REFUSALS
 from dispatch_core.contracts.events import EventKind
 
 if TYPE_CHECKING:
@@ -13,20 +14,6 @@ if TYPE_CHECKING:
     from dispatch_core.contracts.events import Events
 
 log = logging.getLogger(__name__)
-
-NOBODY = "dispatch has nobody to ask; the request was declined"
-
-REFUSALS: dict[str, dict[str, Any]] = {
-    "item/commandExecution/requestApproval": {"decision": "decline"},
-    "item/fileChange/requestApproval": {"decision": "decline"},
-    "item/permissions/requestApproval": {"permissions": {}, "scope": "turn"},
-    "item/tool/requestUserInput": {"answers": {}},
-    "item/tool/call": {"contentItems": [{"type": "inputText", "text": NOBODY}], "success": False},
-    "mcpServer/elicitation/request": {"action": "decline", "content": None, "_meta": None},
-    # Of the first version of the protocol, which the schema still lists.
-    "applyPatchApproval": {"decision": "denied"},
-    "execCommandApproval": {"decision": "denied"},
-}
 
 
 class Approvals:

@@ -83,7 +83,7 @@ class Dispatcher:
             request = _validate(op, args)
             output, result = await self._run(op, request, context)
         except DispatchError as error:
-            await self._audit(op, args, None, context, error.to_dict()["code"])
+            await self._audit(op, args, None, context, error.code)
             raise
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(AUDIT_PATIENCE, shield=True):

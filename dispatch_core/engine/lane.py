@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 REMEMBERED = 32  # ended turns by which late news about them is recognised
-WAITING = frozenset({"waitingOnApproval", "waitingOnUserInput"})
 
 
 class Lane:
@@ -174,8 +173,8 @@ class Lane:
                 return self._turn_ended(signal, at)
             case TurnTroubled(turn_id=turn_id, message=message):
                 return self._trouble(turn_id, message)
-            case StatusChanged(type=kind, flags=flags):
-                return self._status_changed(kind, flags)
+            case StatusChanged(loaded=loaded, waiting=waiting):
+                return self._status_changed(loaded=loaded, waiting=waiting)
             case MessageSeen(turn_id=turn_id, client_id=client_id):
                 return self._message_seen(turn_id, client_id)
             case NameChanged(name=name):
@@ -225,11 +224,10 @@ class Lane:
         self.turn = replace(turn, error=message)
         return True
 
-    def _status_changed(self, kind: str, flags: tuple[str, ...]) -> bool:
-        waiting = bool(WAITING.intersection(flags))
+    def _status_changed(self, *, loaded: bool, waiting: bool) -> bool:
         changed = waiting != self.waiting
         self.waiting = waiting
-        if kind == "notLoaded":
+        if not loaded:
             self.generation = None
         if changed:
             self.touch()

@@ -105,7 +105,7 @@ class Lanes:
             )
         if thread.status is ThreadStatus.ARCHIVED:
             raise AuthorityDenied(
-                f"{thread.handle} ({thread.ref}) is archived", hint="dispatch list"
+                f"{thread.handle} ({thread.ref}) is archived", hint="dispatch list --archived"
             )
         return thread
 

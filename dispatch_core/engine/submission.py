@@ -149,23 +149,25 @@ class Submission:
         if turn is None or turn.message_id is None:
             raise ValueError("no message was submitted")
         try:
-            lane.handed = self._link.generation
-            turn_id = await appserver.threads.start_turn(
-                self._link.codex, lane.native_id, text, turn.message_id, thread.settings
-            )
+            turn_id = await self._start_turn(thread, lane, text, turn.message_id)
         except appserver.threads.ThreadUnknown:
             # Nothing has happened: Codex unloaded the thread, or was replaced, after we had looked.
             lane.generation = None
             with _nothing_sent():
                 await self._ensure_loaded(thread, lane)
-            lane.handed = self._link.generation
-            turn_id = await appserver.threads.start_turn(
-                self._link.codex, lane.native_id, text, turn.message_id, thread.settings
-            )
+            turn_id = await self._start_turn(thread, lane, text, turn.message_id)
         if lane.adopt(turn_id, before):
             return replace(turn, id=turn_id)
         log.warning("thread %s: the message joined turn %s, which ran already", thread.ref, turn_id)
         return replace(turn, id=turn_id, status=TurnStatus.STARTED)
+
+    async def _start_turn(
+        self, thread: ThreadRecord, lane: Lane, text: str, message_id: str
+    ) -> str:
+        lane.handed = self._link.generation
+        return await appserver.threads.start_turn(
+            self._link.codex, lane.native_id, text, message_id, thread.settings
+        )
 
 
 @contextmanager

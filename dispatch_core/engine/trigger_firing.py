@@ -142,5 +142,5 @@ class FiringLine:
 
 def _detail(error: Exception) -> str:
     if isinstance(error, DispatchError):
-        return f"{error.to_dict()['code']}: {error.message}"[:DETAIL_LIMIT]
+        return f"{error.code}: {error.message}"[:DETAIL_LIMIT]
     return f"internal: {type(error).__name__}: {error}"[:DETAIL_LIMIT]

@@ -12,7 +12,7 @@ from dispatch_core.plugin import catalog as catalogs
 from dispatch_core.plugin.host import Host
 from dispatch_core.plugin.load import load
 from dispatch_core.plugin.report import PluginReport
-from dispatch_core.settings import is_on
+from dispatch_core.switches import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SWITCHES = ("DISPATCH_PLUGINS_DISABLE", "DISPATCH_SAFE", "DISPATCH_STRICT_PLUGINS")
-TRUTHY = ("1", "true", "yes", "on")
 KEEP = 8  # manifests of other interpreters, switches and configurations
 BUILD_DEADLINE = 60.0  # seconds for one attempt
 RETRIES = 16  # plugins that may each take the building process down
@@ -44,11 +43,6 @@ def load(paths: Paths, *, safe: bool = False, deadline: float = BUILD_DEADLINE) 
 def identity(manifest: Mapping[str, Any]) -> str | None:
     """Return what a client tells the daemon of its manifest: the key and the build; None for one that could not be built."""
     return f"{manifest['key']}/{manifest['build']}" if manifest.get("build") else manifest["key"]
-
-
-def safe_mode(env: Mapping[str, str]) -> bool:
-    """Return whether the environment asks for first-party plugins only."""
-    return env.get("DISPATCH_SAFE", "").strip().lower() in TRUTHY
 
 
 def current_key(paths: Paths, *, safe: bool = False) -> str:

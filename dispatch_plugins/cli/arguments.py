@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from dispatch_plugins.cli.fields import Field
 
 STDIN = "-"
-STDIN_FIELD = "text"
 
 
 def refuse(message: str, hint: str, **details: Any) -> NoReturn:
@@ -75,8 +74,8 @@ def complete(
                 _directory(command, field, one, env) for one in (value if several else [value])
             ]
             args[field.name] = found if several else found[0]
-        elif field.name == STDIN_FIELD and value == STDIN:
-            args[field.name] = _stdin(command)
+        elif field.stdin and value == STDIN:
+            args[field.name] = _stdin(command, field)
         _check_text(field, args[field.name])
     return args
 
@@ -126,7 +125,7 @@ def _directory(command: str, field: Field, value: str, env: Mapping[str, str]) -
     )
 
 
-def _stdin(command: str) -> str:
+def _stdin(command: str, field: Field) -> str:
     data = sys.stdin.buffer.read()
     try:
         return data.decode("utf-8")
@@ -134,7 +133,7 @@ def _stdin(command: str) -> str:
         refuse(
             f"the text on stdin is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
             f"convert it first: iconv -t UTF-8 FILE | {command} … -",
-            field=STDIN_FIELD,
+            field=field.name,
             offset=error.start,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dispatch_core.control.sync_client import Connection
+from dispatch_core.control.wire import PROTOCOL
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.plugin.manifest import identity
 from dispatch_plugins.cli import output
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dispatch_core.control.wire import Reply
     from dispatch_plugins.cli.invocation import Invocation
 
-PROTOCOL = 1
 CONNECT_TIMEOUT = 5.0  # seconds; a daemon that runs accepts at once
 MARGIN = 5.0  # seconds on top of the op's own timeout, so that the daemon's answer comes first
 
@@ -34,7 +34,7 @@ def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any])
     try:
         return _attempt(invocation, paths, op, args)
     except RemoteError as error:
-        if error.remote_code != "daemon_stale":
+        if error.code != "daemon_stale":
             raise
         from dispatch_core.daemon import launch
 

@@ -41,6 +41,7 @@ class Field:
         "option",
         "path",
         "required",
+        "stdin",
     )
 
     def __init__(self, name: str, schema: Mapping[str, Any], *, required: bool) -> None:
@@ -53,6 +54,9 @@ class Field:
         self.path = bool(marks.get("path"))
         self.default_cwd = bool(marks.get("default_cwd"))
         self.hidden = bool(marks.get("hidden"))
+        self.stdin = bool(marks.get("stdin"))
+        if self.stdin:
+            self.description = f"{self.description.rstrip('.')}; - reads it from standard input."
         self.aliases = ["--" + alias.replace("_", "-") for alias in marks.get("aliases", ())]
         self.required = required and not self.default_cwd
         self.many = schema.get("type") == "array"

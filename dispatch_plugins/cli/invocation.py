@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dispatch_core.plugin.manifest import safe_mode
+from dispatch_core.switches import safe_mode
 
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import select
 import sys
 
 from dispatch_core.errors import DaemonUnreachable, DispatchError, RemoteError, ValidationFailed
-from dispatch_core.plugin.manifest import identity, safe_mode
+from dispatch_core.plugin.manifest import identity
+from dispatch_core.switches import safe_mode
 from dispatch_plugins.mcp.options import USAGE, WORKER, parse
 
 TYPE_CHECKING = False
@@ -174,7 +175,7 @@ def _open(options: Options, manifest: dict[str, Any]) -> tuple[socket.socket, by
         try:
             connection.first_call(greeting, "$open", session, timeout=OPEN_TIMEOUT)
         except RemoteError as error:
-            if attempt or error.remote_code != "daemon_stale" or not options.start:
+            if attempt or error.code != "daemon_stale" or not options.start:
                 raise
             _replace(error)
         else:

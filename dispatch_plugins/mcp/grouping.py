@@ -33,9 +33,9 @@ SELECTOR, SUBJECT, CONFIRM, THREAD = "op", "of", "confirm", "thread"
 SCHEMA_OP = "schema"
 HOMES = {"message": "thread", "goal": "thread"}
 TOPICS = {
-    "thread": "Codex threads, their messages and goals",
+    "thread": "Codex threads and their messages",
     "trigger": "triggers: what happens when",
-    "daemon": "the dispatch daemon, Codex and its models",
+    "daemon": "the dispatch daemon and Codex",
 }
 VERBS = {"read": "Look at", "write": "Act on", "destroy": "Remove or discard from"}
 CONFIRM_FIELD = {"type": "boolean", "description": "Must be true: this removes something."}

@@ -130,7 +130,7 @@ class _Handlers:
         try:
             reply = await session.ops.call(target.op.name, target.args, session.caller)
         except DispatchError as error:
-            wrong_input = error.to_dict()["code"] == "validation"
+            wrong_input = error.code == "validation"
             return _failure(error, schema_call(spec, target.op) if wrong_input else None)
         return _result(reply.result)
 

@@ -42,6 +42,9 @@ class CodexStatus(OpOutput):
     )
     pid: int | None = Field(description="Its process; null while none runs.")
     restarts: int = Field(description="How often it had to be started again.")
+    skipped_lines: int = Field(
+        description="Lines of it that could not be understood and were skipped."
+    )
     notes: list[str] = Field(description="What it warned of when it started.")
 
 
@@ -169,6 +172,7 @@ def render_status(output: StatusOutput, view: View) -> str:
                 "app-server",
                 f"process {codex.pid}, {codex.restarts} restarts" if codex.pid else "not running",
             ),
+            ("skipped", f"{codex.skipped_lines} lines of Codex" if codex.skipped_lines else None),
             *(("codex says", printable(note)) for note in codex.notes),
             ("threads", threads or "none"),
             (
@@ -239,7 +243,11 @@ def dispatch_ops(settings: PluginSettings) -> Iterable[Op[Any, Any]]:  # noqa: A
             intent=Intent.READ,
             idempotent=True,
             examples=(
-                Example(title="the newest action", input={"limit": 1}, output={"lines": []}),
+                Example(
+                    title="the newest action",
+                    input={"limit": 1},
+                    output={"actions": [{}], "lines": []},
+                ),
                 Example(title="at least one", input={"limit": 0}, error="validation"),
             ),
             render=render_log,

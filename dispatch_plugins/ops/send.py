@@ -49,7 +49,7 @@ class SendInput(OpInput):
     """A message for a thread."""
 
     thread: str = cli_field(description=THREAD, argument=True, aliases=("lane",))
-    text: str = cli_field(description="The message; - reads it from standard input.", argument=True)
+    text: str = cli_field(description="The message.", argument=True, stdin=True)
 
 
 class Receipt(OpOutput):

@@ -68,9 +68,7 @@ class NewInput(OpInput):
         min_length=1,
         max_length=NAME_LIMIT,
     )
-    text: str | None = cli_field(
-        None, description="First message; - reads it from standard input.", argument=True
-    )
+    text: str | None = cli_field(None, description="First message.", argument=True, stdin=True)
     cwd: str = cli_field(
         description="Working directory of the thread.", path=True, default_cwd=True, min_length=1
     )
@@ -373,7 +371,15 @@ def dispatch_ops(settings: PluginSettings) -> Iterable[Op[Any, Any]]:  # noqa: A
             intent=Intent.READ,
             idempotent=True,
             examples=(
-                Example(title="one thread and a cursor", input={"limit": 1}, output={}),
+                Example(
+                    title="the first page",
+                    input={"limit": 1},
+                    output={
+                        "threads": [
+                            {"thread": {"handle": "@builder"}, "turn": {"status": "completed"}}
+                        ]
+                    },
+                ),
                 Example(title="everything", input={"archived": True}, output={"next": None}),
             ),
             render=render_list,

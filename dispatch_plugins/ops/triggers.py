@@ -300,8 +300,15 @@ LIST = Op(
     intent=Intent.READ,
     idempotent=True,
     render=render_list,
-    # An output is compared field by field, and ids differ from run to run.
-    examples=(Example(input={}, output={}),),
+    examples=(
+        Example(
+            title="the trigger of the example world",
+            input={},
+            output={
+                "triggers": [{"name": "nightly", "when": "cron 0 3 * * * UTC", "enabled": True}]
+            },
+        ),
+    ),
 )
 REMOVE = Op(
     name="trigger.rm",

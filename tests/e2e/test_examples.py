@@ -63,7 +63,7 @@ async def test_every_example_holds_on_the_control_socket(
             try:
                 result = (await client.call(op["name"], example["input"])).result
             except RemoteError as error:
-                result, code = error.message, error.remote_code
+                result, code = error.message, error.code
 
             judge(op, example, result, code)
 

@@ -79,15 +79,18 @@ def test_a_trigger_survives_the_daemon_and_does_not_repeat_what_it_did(dispatch:
     dispatch.json("up")
     first = trigger(dispatch, "handover")["last_firing"]["key"]
     dispatch.json("send", "@author", "two")
-    eventually(
-        lambda: trigger(dispatch, "handover")["last_firing"]["key"] != first, "it fired again"
-    )
+
+    def fired_again() -> bool:
+        firing = trigger(dispatch, "handover")["last_firing"]
+        return bool(firing["key"] != first and firing["status"] == "done")
+
+    eventually(fired_again, "it fired again")
     dispatch.json("wait", "@critic", "--timeout", "60")
 
     assert said_to(dispatch, "@critic") == ["Review it", "Review it"]
 
 
-def test_an_interval_fires_until_it_is_paused(dispatch: Dispatch) -> None:
+def test_an_interval_fires_and_can_be_paused(dispatch: Dispatch) -> None:
     dispatch.json("new", "ticker", "--no-send")
     words = ("--when", "interval", "--seconds", "1", "--thread", "@ticker", "--text", "tick")
     added = dispatch.json("trigger", "add", "clock", *words)

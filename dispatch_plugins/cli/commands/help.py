@@ -33,7 +33,7 @@ MEANINGS = {
     9: "files could not be prepared",
     10: "it may have happened: do not simply repeat it",
     11: "the wait ended, the work goes on",
-    12: "some of several targets failed",
+    12: "some of it was done, some was not",
     13: "a plugin broke its contract",
     130: "interrupted with Ctrl-C",
     141: "the reader of the output went away",

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 
 from dispatch_core.appserver.history import (
-    find_message,
     find_turn,
     last_items,
-    last_turns,
     newest_first,
 )
 from dispatch_core.appserver.messages import ThreadStartParams, TurnStartParams, text_input
@@ -39,14 +39,12 @@ async def test_history_of_the_real_codex_is_read_page_by_page(connect_codex, see
         thread_id = await start_thread(server, short_tmp)
         ids = [await run_turn(server, seen, thread_id, number) for number in range(3)]
 
-        turns = await last_turns(server, thread_id, 2)
-        paged = [turn.id async for turn in newest_first(server, thread_id, page=1)]
+        paged = [turn async for turn in newest_first(server, thread_id, page=1)]
         items = await last_items(server, thread_id, 3)
         everything = await last_items(server, thread_id, 100)
 
-    assert [turn.id for turn in turns] == [ids[2], ids[1]]
-    assert [turn.status for turn in turns] == ["completed", "completed"]
-    assert paged == ids[::-1]
+    assert [turn.id for turn in paged] == ids[::-1]
+    assert {turn.status for turn in paged} == {"completed"}
     assert [item.turn_id for item in items] == [ids[1], ids[2], ids[2]]
     assert [item.type for item in items] == ["agentMessage", "userMessage", "agentMessage"]
     assert items[1].text == "question 2"
@@ -60,9 +58,9 @@ async def test_a_message_is_found_by_the_id_its_sender_gave_it(connect_codex, se
         thread_id = await start_thread(server, short_tmp)
         ids = [await run_turn(server, seen, thread_id, number) for number in range(2)]
 
-        found = await find_message(server, thread_id, "message-0")
+        found = await find_turn(server, thread_id, turn_id=None, client_id="message-0")
         by_turn = await find_turn(server, thread_id, turn_id=ids[1], client_id=None)
-        nothing = await find_message(server, thread_id, "message-9")
+        nothing = await find_turn(server, thread_id, turn_id=None, client_id="message-9")
 
     assert found is not None
     assert found.id == ids[0]
@@ -75,9 +73,8 @@ async def test_a_thread_without_a_turn_has_no_history(connect_codex, short_tmp):
     async with connect_codex() as server:
         thread_id = await start_thread(server, short_tmp)
 
-        assert await last_turns(server, thread_id, 5) == []
         assert await last_items(server, thread_id, 5) == []
-        assert await find_message(server, thread_id, "m") is None
+        assert await find_turn(server, thread_id, turn_id=None, client_id="m") is None
 
 
 async def test_a_thread_nobody_knows_is_an_error(connect_codex):
@@ -112,12 +109,17 @@ async def test_both_ways_of_saying_no_turn_yet_are_understood(connect_fake, code
 async def test_a_history_without_an_end_is_an_error_and_not_an_absence(connect_fake):
     async with connect_fake() as server:
         with pytest.raises(CodexError, match="did not end"):
-            await find_message(server, "t", "m")
+            await find_turn(server, "t", turn_id=None, client_id="m")
 
 
 async def test_no_more_pages_are_read_than_needed(connect_fake):
     async with connect_fake() as server:
-        turns = await last_turns(server, "t", 3)
+        turns = []
+        async with aclosing(newest_first(server, "t")) as stream:
+            async for turn in stream:
+                turns.append(turn)
+                if len(turns) == 3:
+                    break
         received = await server.request("any", {"do": [["received"]]})
 
     asked = [m for m in received["messages"] if m.get("method") == "thread/turns/list"]

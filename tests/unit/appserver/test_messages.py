@@ -15,10 +15,7 @@ from dispatch_core.appserver.messages import (
     Capabilities,
     ClientInfo,
     InitializeParams,
-    ModelListParams,
-    ThreadInfo,
     ThreadNameSetParams,
-    ThreadReadParams,
     ThreadResumeParams,
     ThreadStartParams,
     ThreadTurnsListParams,
@@ -56,7 +53,6 @@ SENT = [
         for policy in ("untrusted", "on-request", "never")
     ),
     ("thread/resume", ThreadResumeParams(thread_id="t")),
-    ("thread/read", ThreadReadParams(thread_id="t")),
     ("thread/name/set", ThreadNameSetParams(thread_id="t", name="n")),
     ("thread/turns/list", ThreadTurnsListParams(thread_id="t")),
     ("thread/turns/list", ThreadTurnsListParams(thread_id="t", limit=5, cursor="c")),
@@ -78,8 +74,6 @@ SENT = [
         for mode in SANDBOX_TYPES
     ),
     ("turn/interrupt", TurnInterruptParams(thread_id="t", turn_id="u")),
-    ("model/list", ModelListParams()),
-    ("model/list", ModelListParams(limit=3, cursor="3", include_hidden=True)),
 ]
 
 
@@ -160,15 +154,6 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["status", "items", "error", "name", "startedAt"]), JSON))
 def test_only_the_id_must_be_as_expected(fields):
     assert TurnInfo.model_validate({**fields, "id": "x"}).id == "x"
-    assert ThreadInfo.model_validate({**fields, "id": "x"}).id == "x"
-
-
-def test_a_thread_is_read_with_its_status():
-    thread = ThreadInfo.model_validate(
-        {"id": "t", "status": {"type": "active", "activeFlags": []}, "threadSource": "dispatch"}
-    )
-
-    assert (thread.status, thread.thread_source, thread.name) == ("active", "dispatch", None)
 
 
 @pytest.mark.parametrize(

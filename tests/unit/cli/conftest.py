@@ -90,6 +90,7 @@ def nullable(schema: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 ARGUMENT = {"x-cli": {"argument": True}}
+STDIN = {"x-cli": {"argument": True, "stdin": True}}
 OPS = [
     op("list", "thread", {"archived": {"type": "boolean", "default": False, "description": "All."}},
        intent="read", idempotent=True),
@@ -98,7 +99,7 @@ OPS = [
         "thread",
         {
             "name": text(**ARGUMENT),
-            "text": nullable({"type": "string"}, **ARGUMENT),
+            "text": nullable({"type": "string"}, **STDIN),
             "cwd": text(**{"x-cli": {"path": True, "default_cwd": True}}),
             "sandbox": nullable({"$ref": "#/$defs/Sandbox"}),
             "approval_policy_of_the_new_thread": nullable({"type": "string"}),
@@ -118,7 +119,7 @@ OPS = [
             {"input": {"name": "tester"}, "output": None, "error": "validation", "title": ""},
         ],
     ),
-    op("send", "message", {"thread": text(**ARGUMENT), "text": text(**ARGUMENT)}, required=["thread", "text"]),
+    op("send", "message", {"thread": text(**ARGUMENT), "text": text(**STDIN)}, required=["thread", "text"]),
     op("wait", "message", {"threads": {"type": "array", "items": {"type": "string"}, "description": "Who.", **ARGUMENT}},
        required=["threads"], timeout=None, intent="read"),
     op("goal.set", "goal", {"thread": text(**ARGUMENT)}, required=["thread"]),

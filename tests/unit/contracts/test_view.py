@@ -53,6 +53,7 @@ def test_a_shortened_text_fits_and_a_short_one_is_unchanged(text, width):
     cut = shorten(text, width)
 
     assert columns_of(cut) <= width
+    assert (cut == text) == (columns_of(text) <= width)
     assert cut == text or cut.endswith("…")
     assert columns_of(pad(cut, width)) == width
 

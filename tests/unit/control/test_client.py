@@ -35,7 +35,7 @@ async def test_errors_are_raised_and_the_client_goes_on(serving: Callable[..., A
         with pytest.raises(RemoteError) as busy:
             await client.call("send")
 
-        assert busy.value.remote_code == "lane_busy"
+        assert busy.value.code == "lane_busy"
         assert (await client.call("$ping")).result == {}
 
 
@@ -45,7 +45,7 @@ async def test_a_refused_greeting_is_raised(serving: Callable[..., Any]) -> None
             async with ControlClient.connect(server.path, protocol=7):
                 pass
 
-        assert stale.value.remote_code == "daemon_stale"
+        assert stale.value.code == "daemon_stale"
 
 
 async def test_an_exception_in_the_body_is_raised_as_it_is(serving: Callable[..., Any]) -> None:
@@ -61,7 +61,7 @@ async def test_a_request_is_cancelled_by_name(serving: Callable[..., Any]) -> No
         async def wait() -> None:
             with pytest.raises(RemoteError) as cancelled:
                 await client.call("slow.read", request_id="mine")
-            assert cancelled.value.remote_code == "cancelled"
+            assert cancelled.value.code == "cancelled"
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)

@@ -93,7 +93,7 @@ def test_the_daemons_errors_are_raised_with_their_code(server: Any) -> None:
         with pytest.raises(RemoteError, match="a turn is running") as busy:
             connection.request("send", {}, timeout=5)
 
-        assert busy.value.remote_code == "lane_busy"
+        assert busy.value.code == "lane_busy"
         assert connection.request("$ping", {}).result == {}
 
 
@@ -105,7 +105,7 @@ def test_a_refused_greeting_executes_nothing(server: Any) -> None:
     ):
         connection.first_call({**HELLO, "protocol": 9}, "echo", {}, timeout=5)
 
-    assert stale.value.remote_code == "daemon_stale"
+    assert stale.value.code == "daemon_stale"
     assert running.host.calls == []
 
 
@@ -232,7 +232,7 @@ def test_a_refusal_before_the_request_was_written_is_still_read(socket_path: Pat
     with connection, pytest.raises(RemoteError, match="full") as refused:
         connection.first_call(HELLO, "send", {}, timeout=5)
 
-    assert refused.value.remote_code == "daemon_unreachable"
+    assert refused.value.code == "daemon_unreachable"
 
 
 def test_a_request_that_is_too_large_is_not_sent(server: Any) -> None:

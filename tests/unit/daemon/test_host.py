@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 from dispatch_core.daemon.engine import hurry
+from dispatch_core.daemon.health import Health
 from dispatch_core.daemon.host import DaemonHost
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.daemon.status import DaemonStatus
-from dispatch_core.daemon.supervisor import Health
 from dispatch_core.errors import DaemonStale
 
 pytestmark = pytest.mark.anyio

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from dispatch_core.contracts.events import EventKind
+from dispatch_core.daemon.health import Health
 from dispatch_core.daemon.supervisor import BREAKER_EXITS, CodexPlan, Supervisor
 from dispatch_core.engine.clock import SystemClock
 from dispatch_core.engine.events import EventBus
@@ -40,6 +41,7 @@ class Setup:
         self.supervisor = Supervisor(
             plan,
             self.events,
+            Health(),
             on_notification=lambda method, params: self.heard.append(method),
             on_request=None,
             backoff=(0.2, 0.2),

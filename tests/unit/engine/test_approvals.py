@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from dispatch_core.appserver.requests import NOBODY
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.engine.approvals import Approvals
 from dispatch_core.engine.events import EventBus
 
+# What is asked, and the one answer that grants nothing.
 CASES = {
-    "item/commandExecution/requestApproval": {"kind": "command", "command": "touch x"},
-    "item/fileChange/requestApproval": {"grantRoot": None},
-    "item/permissions/requestApproval": {"permissions": {"network": {"enabled": True}}},
-    "item/tool/requestUserInput": {"questions": [{"id": "q1", "question": "?"}]},
-    "item/tool/call": {"tool": "t", "arguments": {}},
-    "mcpServer/elicitation/request": {"mode": "form", "message": "?"},
-    "applyPatchApproval": {"callId": "c"},
-    "execCommandApproval": {"callId": "c"},
+    "item/commandExecution/requestApproval": (
+        {"kind": "command", "command": "touch x"},
+        {"decision": "decline"},
+    ),
+    "item/fileChange/requestApproval": ({"grantRoot": None}, {"decision": "decline"}),
+    "item/permissions/requestApproval": (
+        {"permissions": {"network": {"enabled": True}}},
+        {"permissions": {}, "scope": "turn"},
+    ),
+    "item/tool/requestUserInput": (
+        {"questions": [{"id": "q1", "question": "?"}]},
+        {"answers": {}},
+    ),
+    "item/tool/call": (
+        {"tool": "t", "arguments": {}},
+        {"contentItems": [{"type": "inputText", "text": NOBODY}], "success": False},
+    ),
+    "mcpServer/elicitation/request": (
+        {"mode": "form", "message": "?"},
+        {"action": "decline", "content": None, "_meta": None},
+    ),
+    "applyPatchApproval": ({"callId": "c"}, {"decision": "denied"}),
+    "execCommandApproval": ({"callId": "c"}, {"decision": "denied"}),
 }
 UNSUPPORTED = ["account/chatgptAuthTokens/refresh", "attestation/generate", "currentTime/read"]
 
@@ -30,14 +45,13 @@ def events(world):
 
 @pytest.mark.parametrize("method", CASES)
 def test_an_approval_is_declined_and_told(events, method):
+    asked, expected = CASES[method]
     approvals = Approvals(events, {"t1": "key-1"}.get)
-    params = {"threadId": "t1", "turnId": "turn-1", "itemId": "i", **CASES[method]}
+    params = {"threadId": "t1", "turnId": "turn-1", "itemId": "i", **asked}
 
     answer = approvals.answer(method, params)
 
-    said = json.dumps(answer).lower()
-    assert "accept" not in said
-    assert "approved" not in said
+    assert answer == expected
     [event] = events._ring
     assert (event.kind, event.thread) == (EventKind.APPROVAL_REQUESTED, "key-1")
     assert (event.turn_id, event.data) == ("turn-1", {"method": method, "answer": "declined"})

@@ -47,6 +47,7 @@ def context(world):
             "source": None,
             "pid": None,
             "restarts": 2,
+            "skipped_lines": 3,
             "notes": ["Invalid configuration; using defaults."],
         },
         "plugins": {"loaded": 3, "disabled": 1, "quarantined": ["acme"]},

@@ -108,7 +108,7 @@ def test_the_environment_adds_to_the_switches(write):
     switches = PluginSwitches(settings, env)
 
     assert switches.disable == ("a*", "c", "d")
-    assert (switches.mode, switches.enable, switches.strict) == ("listed", ("b",), True)
+    assert (switches.mode, switches.enable) == ("listed", ("b",))
     assert not switches.safe
 
 
