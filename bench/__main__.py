@@ -14,13 +14,25 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import commands, control, start, turn
+from bench import commands, control, load, registry, search, start, sync, turn
 from bench.world import World
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.measure import Result
 
-BENCHMARKS = {"cli": commands.run, "control": control.run, "start": start.run, "turn": turn.run}
+BENCHMARKS = {
+    "cli": commands.run,
+    "control": control.run,
+    "store": registry.store,
+    "list": registry.command,
+    "start": start.run,
+    "turn": turn.run,
+    "sync": sync.run,
+    "search": search.run,
+    "load": load.run,
+}
 HEADER = ("figure", "median", "floor", "floor's median", "ratio (min-max)", "goal", "verdict")
 GOALS = {"ratio": "≤ {:g}x", "excess": "≤ +{:g} {unit}", "figure": "≤ {:g} {unit}"}
 
@@ -31,6 +43,7 @@ def main() -> int:
     results: list[Result] = []
     failed = 0
     with World.open(quick=options.quick) as world:
+        world.corpus = options.corpus
         about = _about(world)
         for name in options.only or BENCHMARKS:
             sys.stderr.write(f"measuring {name} …\n")
@@ -68,13 +81,22 @@ def _row(result: Result) -> list[str]:
             verdict += f" (+{result.judged:.2f} {result.unit})"
     return [
         result.name,
-        f"{statistics.median(result.figure):.1f} {result.unit}",
+        f"{_figure(result.figure)} {result.unit}",
         result.floor_name,
-        f"{statistics.median(result.floor):.1f} {result.unit}",
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
+        f"{_figure(result.floor)} {result.unit}",
+        f"{_ratio(statistics.median(ratios))} ({_ratio(min(ratios))}-{_ratio(max(ratios))})",
         goal,
         verdict,
     ]
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+
+
+def _figure(samples: Sequence[float]) -> str:
+    median = statistics.median(samples)
+    return f"{median:.1f}" if median >= 1 else f"{median:.3f}"
 
 
 def _as_dict(result: Result) -> dict[str, Any]:
@@ -107,6 +129,9 @@ def _about(world: World) -> dict[str, str]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds")
+    parser.add_argument(
+        "--corpus", type=int, default=50, metavar="MB", help="rollouts to search in (50)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument(
         "--only", action="append", choices=list(BENCHMARKS), help="one benchmark; repeatable"

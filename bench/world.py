@@ -49,11 +49,12 @@ class Home:
 
 
 class World:
-    """Made once for a run. bin: of the regular install. cost: how processes are measured."""
+    """Made once for a run. bin: of the regular install. cost: how processes are measured. corpus: MB of rollouts to search in."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self.quick = False
+        self.corpus = 50
         self.cost = ProcessCost()
         self.bin = installed()
         self.python = str(self.bin / "python")

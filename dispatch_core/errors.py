@@ -2,7 +2,8 @@
 
 DispatchError
 ├── ValidationFailed (ValueError)          the request is wrong; nothing was done
-│   └── AmbiguousSelector                  more than one thread answers to the name
+│   ├── AmbiguousSelector                  more than one thread answers to the name
+│   └── NoActiveTurn                       no turn runs in the thread
 ├── Declined                               a person said no
 ├── NotFound (LookupError)
 │   ├── ThreadNotFound
@@ -13,6 +14,8 @@ DispatchError
 ├── AuthorityDenied (PermissionError)      this caller may not do this
 ├── CodexError                             Codex refused, or cannot be reached
 │   ├── CodexUnavailable                   there is no running app-server
+│   ├── ActiveWriter                       another process holds the thread
+│   ├── CapabilityUnavailable              this Codex, or this backend, cannot do it
 │   ├── CodexOverloaded                    -32001: nothing was done, retry later
 │   └── CodexTimeout (TimeoutError)        no answer before the deadline
 ├── AlreadyRunning                         another daemon holds the lock of this home
@@ -65,6 +68,9 @@ PROJECTIONS: dict[str, Projection] = {
     "codex_unavailable": Projection(8, 1008, retryable=True),
     "codex_overloaded": Projection(8, 1008, retryable=True),
     "codex_timeout": Projection(8, 1008),
+    "active_writer": Projection(8, 1008),
+    "unsupported": Projection(8, 1008),
+    "no_active_turn": Projection(2, 1002),
     "already_running": Projection(1, 1016),
     "daemon_unreachable": Projection(8, 1018, retryable=True),
     "daemon_stale": Projection(8, 1028),
@@ -129,6 +135,17 @@ class AmbiguousSelector(ValidationFailed):
         )
 
 
+class NoActiveTurn(ValidationFailed):
+    code = "no_active_turn"
+
+    def __init__(self, thread: str) -> None:
+        super().__init__(
+            f"no turn runs in {thread}",
+            hint=f"dispatch send {thread} TEXT starts one; dispatch get {thread} shows the last",
+            details={"thread": thread},
+        )
+
+
 class Declined(DispatchError):
     code = "declined"
 
@@ -174,7 +191,8 @@ class LaneBusy(DispatchError):
     def __init__(self, thread: str, turn_id: str | None) -> None:
         super().__init__(
             f"a turn is running in {thread}; a message sent now would be merged into it",
-            hint=f"dispatch wait {thread}, then send again; or dispatch stop {thread}",
+            hint=f"add --steer to say it to the running turn, --interject to replace that turn, "
+            f"or dispatch wait {thread} and send again",
             details={"thread": thread, "turn_id": turn_id},
         )
 
@@ -199,6 +217,22 @@ class CodexUnavailable(CodexError):
 
 class CodexOverloaded(CodexError):
     code = "codex_overloaded"
+
+
+class ActiveWriter(CodexError):
+    code = "active_writer"
+
+    def __init__(self, thread: str) -> None:
+        super().__init__(
+            f"another process holds {thread}: Codex lets one process at a time write a thread",
+            hint="close it there (the desktop app, codex in a terminal), or fork it: "
+            f"dispatch fork {thread} NAME",
+            details={"thread": thread},
+        )
+
+
+class CapabilityUnavailable(CodexError):
+    code = "unsupported"
 
 
 class CodexTimeout(CodexError, TimeoutError):

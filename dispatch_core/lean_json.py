@@ -73,12 +73,19 @@ def dumps(value: Any) -> str:
 
 def pretty(value: Any, margin: str = "\n") -> str:
     """Return value as JSON for people, indented by two spaces; text is not escaped to ASCII. Raises as dumps does."""
+    # Most values of an answer are texts, and an encoder of its own for each costs more than the rest.
+    if isinstance(value, str):
+        return _quoted(value)
+    if value is None:
+        return "null"
     inner = margin + INDENT
     if isinstance(value, dict) and value:
-        members = [f"{dumps(str(name))}: {pretty(item, inner)}" for name, item in value.items()]
+        members = [f"{_quoted(str(name))}: {pretty(item, inner)}" for name, item in value.items()]
         return f"{{{inner}{f',{inner}'.join(members)}{margin}}}"
     if isinstance(value, (list, tuple)) and value:
         return f"[{inner}{f',{inner}'.join([pretty(item, inner) for item in value])}{margin}]"
+    if value is True or value is False:
+        return "true" if value else "false"
     return dumps(value)
 
 
@@ -95,6 +102,9 @@ class _Scanning:
         self.parse_float = parse_float
         self.parse_int = parse_int
         self.parse_constant = parse_constant
+
+
+_quoted: Callable[[str], str] = dumps if _c_half is None else _c_half.encode_basestring
 
 
 def _refuse(value: object) -> Any:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 SIZE_LIMIT = 1 << 20
 LEAST = "least"  # metadata of a field: the smallest value it takes
+PROJECT = "project"  # metadata of a field: what a project's own configuration may do with it
+NEVER = {PROJECT: "never-from-project"}
 STRICT = {"extra": "forbid"}  # unknown keys are errors
 
 
@@ -30,7 +32,7 @@ class CodexSection:
     """
 
     __pydantic_config__: ClassVar = STRICT
-    bin: str | None = None
+    bin: str | None = field(default=None, metadata=NEVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class StorageSection:
     """
 
     __pydantic_config__: ClassVar = STRICT
-    backend: str = "peewee"
+    backend: str = field(default="peewee", metadata=NEVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,8 @@ class DaemonSection:
     """
 
     __pydantic_config__: ClassVar = STRICT
-    grace: float = field(default=30.0, metadata={LEAST: 0})
-    log_bytes: int = field(default=5_000_000, metadata={LEAST: 10_000})
+    grace: float = field(default=30.0, metadata={LEAST: 0, **NEVER})
+    log_bytes: int = field(default=5_000_000, metadata={LEAST: 10_000, **NEVER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +67,20 @@ class PluginsSection:
     """
 
     __pydantic_config__: ClassVar = STRICT
-    disable: tuple[str, ...] = ()
-    mode: Literal["all", "listed"] = "all"
-    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = field(default=(), metadata=NEVER)
+    mode: Literal["all", "listed"] = field(default="all", metadata=NEVER)
+    enable: tuple[str, ...] = field(default=(), metadata=NEVER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySection:
+    """``[policy]``: what callers may do.
+
+    allow_attached_writes: whether threads that somebody else made may be written once they are attached.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    allow_attached_writes: bool = field(default=False, metadata=NEVER)
 
 
 SECTIONS: Mapping[str, type] = {
@@ -75,6 +88,7 @@ SECTIONS: Mapping[str, type] = {
     "storage": StorageSection,
     "daemon": DaemonSection,
     "plugins": PluginsSection,
+    "policy": PolicySection,
 }
 
 
@@ -92,30 +106,8 @@ class Settings:
         Raises ValidationFailed naming the file, and line and column when the TOML is broken.
         """
         path = Path(path)
-        try:
-            if not S_ISREG(path.stat().st_mode):  # to read a pipe would wait for ever
-                raise ValidationFailed(
-                    f"{path} is not a file", hint="mend the file or move it away"
-                )
-            with path.open("rb") as file:
-                data = file.read(SIZE_LIMIT + 1)
-        except FileNotFoundError:
-            return cls(path, {})
-        except OSError as error:
-            raise ValidationFailed(
-                f"cannot read {path}: {error.strerror}", hint="mend the file or move it away"
-            ) from error
-        if len(data) > SIZE_LIMIT:
-            raise ValidationFailed(f"{path} is larger than {SIZE_LIMIT} bytes", hint="move it away")
-        # Imported for start-up: most homes have no configuration.
-        import tomllib  # noqa: PLC0415
-
-        try:
-            return cls(path, tomllib.loads(data.decode("utf-8-sig")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValidationFailed(
-                f"{path} is not valid TOML: {error}", hint=f"mend {path}"
-            ) from error
+        content = read_bytes(path)
+        return cls(path, {} if content is None else parse(path, content))
 
     def section(self, name: str, model: type[M]) -> M:
         """Return the table ``[name]``, validated with model, a pydantic model or a dataclass; an absent table is an empty one."""
@@ -141,6 +133,35 @@ class Settings:
         return ValidationFailed(
             f"{self.path}: {where}: {what}", hint=f"mend {self.path}", details={"key": where}
         )
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Return what a configuration file holds, None when there is none. Raises ValidationFailed naming the file."""
+    try:
+        if not S_ISREG(path.stat().st_mode):  # to read a pipe would wait for ever
+            raise ValidationFailed(f"{path} is not a file", hint="mend the file or move it away")
+        with path.open("rb") as file:
+            data = file.read(SIZE_LIMIT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValidationFailed(
+            f"cannot read {path}: {error.strerror}", hint="mend the file or move it away"
+        ) from error
+    if len(data) > SIZE_LIMIT:
+        raise ValidationFailed(f"{path} is larger than {SIZE_LIMIT} bytes", hint="move it away")
+    return data
+
+
+def parse(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the tables of a configuration. Raises ValidationFailed naming the file, and line and column."""
+    # Imported for start-up: most homes have no configuration.
+    import tomllib  # noqa: PLC0415
+
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValidationFailed(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from error
 
 
 class PluginSwitches:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-LATE = frozenset({"binary", "client", "process", "rpc", "threads"})
+LATE = frozenset({"history", "binary", "calls", "client", "process", "rpc", "threads", "turns"})
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from dispatch_core.appserver import binary as binary
+    from dispatch_core.appserver import calls as calls
     from dispatch_core.appserver import client as client
+    from dispatch_core.appserver import history as history
     from dispatch_core.appserver import process as process
     from dispatch_core.appserver import rpc as rpc
     from dispatch_core.appserver import threads as threads
+    from dispatch_core.appserver import turns as turns
 else:
 
     def __getattr__(name: str) -> ModuleType:

@@ -20,6 +20,11 @@ def item_text(item: Mapping[str, Any]) -> str | None:
     return reader(item) or None
 
 
+def role_of(item: Mapping[str, Any]) -> str:
+    """Return who speaks in an item: "user", "agent", "reasoning", "tool" or "other"."""
+    return _ROLES.get(str(item.get("type")), "other")
+
+
 def _own_text(item: Mapping[str, Any]) -> str:
     return _string(item.get("text"))
 
@@ -112,4 +117,18 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "enteredReviewMode": _field("review"),
     "exitedReviewMode": _field("review"),
     "contextCompaction": lambda _: "the conversation so far was summarised",
+}
+_ROLES = {
+    "userMessage": "user",
+    "agentMessage": "agent",
+    "reasoning": "reasoning",
+    "commandExecution": "tool",
+    "fileChange": "tool",
+    "mcpToolCall": "tool",
+    "dynamicToolCall": "tool",
+    "collabAgentToolCall": "tool",
+    "functionCallOutput": "tool",
+    "webSearch": "tool",
+    "imageView": "tool",
+    "imageGeneration": "tool",
 }

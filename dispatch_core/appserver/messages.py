@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from dispatch_core.errors import ValidationFailed
+if TYPE_CHECKING:
+    from dispatch_core.contracts.records import Message
 
 SandboxMode = Literal["read-only", "workspace-write", "danger-full-access"]
 ApprovalPolicy = Literal["untrusted", "on-request", "never"]
 ItemsView = Literal["notLoaded", "summary", "full"]
-
-SANDBOX_TYPES = {
-    "read-only": "readOnly",
-    "workspace-write": "workspaceWrite",
-    "danger-full-access": "dangerFullAccess",
-}
+ImageDetail = Literal["auto", "low", "high", "original"]
 
 
 class Params(BaseModel):
@@ -60,42 +56,6 @@ class InitializeParams(Params):
     capabilities: Capabilities = Field(description="What the connection wants.")
 
 
-class ThreadStartParams(Params):
-    """``thread/start``. Nothing is on disk before the first turn; a missing cwd is not noticed."""
-
-    cwd: str = Field(description="Absolute working directory.")
-    sandbox: SandboxMode | None = Field(default=None, description="What commands may touch.")
-    approval_policy: ApprovalPolicy | None = Field(default=None, description="When to ask.")
-    model: str | None = Field(default=None, description="Model id.")
-    model_provider: str | None = Field(default=None, description="Provider id.")
-    thread_source: str | None = Field(default=None, description="Our mark, stored and returned.")
-    config: dict[str, Any] | None = Field(default=None, description="Codex settings, by key.")
-
-
-class ThreadResumeParams(Params):
-    """``thread/resume``: load a thread from disk and subscribe to it."""
-
-    thread_id: str = Field(description="Codex's thread id.")
-    exclude_turns: bool = Field(default=True, description="Leave the history out of the answer.")
-
-
-class ThreadNameSetParams(Params):
-    """``thread/name/set``."""
-
-    thread_id: str = Field(description="Codex's thread id.")
-    name: str = Field(min_length=1, description="The name.")
-
-
-class ThreadTurnsListParams(Params):
-    """``thread/turns/list``: one page of history."""
-
-    thread_id: str = Field(description="Codex's thread id.")
-    limit: int | None = Field(default=None, ge=1, description="Turns per page.")
-    cursor: str | None = Field(default=None, description="Where the last page ended; opaque.")
-    sort_direction: Literal["asc", "desc"] = Field(default="desc", description="Newest first.")
-    items_view: ItemsView = Field(default="full", description="How much of each turn.")
-
-
 class TextInput(Params):
     """A piece of a message."""
 
@@ -103,19 +63,77 @@ class TextInput(Params):
     text: str = Field(description="The text.")
 
 
+class LocalImageInput(Params):
+    """A picture in a message. Codex reads the file when the turn asks the model."""
+
+    type: Literal["localImage"] = Field(default="localImage", description="The kind of piece.")
+    path: str = Field(description="Absolute path.")
+    detail: ImageDetail | None = Field(default=None, description="How closely it is looked at.")
+
+
+InputPiece = TextInput | LocalImageInput
+
+
 class TurnStartParams(Params):
     """``turn/start``. In a busy thread it does not start a turn: it steers the running one."""
 
     thread_id: str = Field(description="Codex's thread id.")
-    input: tuple[TextInput, ...] = Field(description="The message.")
+    input: tuple[InputPiece, ...] = Field(description="The message.")
     client_user_message_id: str | None = Field(
         default=None, description="Stored with the message; no protection against repetition."
     )
     model: str | None = Field(default=None, description="Model id, also for later turns.")
     effort: str | None = Field(default=None, description="Reasoning effort, also later.")
+    summary: str | None = Field(default=None, description="Reasoning summary, also later.")
+    personality: str | None = Field(default=None, description="Personality, also later.")
+    service_tier: str | None = Field(default=None, description="Service tier, also later.")
+    output_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON schema of the final message of this turn."
+    )
     approval_policy: ApprovalPolicy | None = Field(default=None, description="When to ask.")
-    sandbox_policy: dict[str, Any] | None = Field(default=None, description="See sandbox_policy.")
+    approvals_reviewer: str | None = Field(default=None, description="Who is asked.")
+    permissions: str | None = Field(
+        default=None, description="A permission profile, in place of a sandbox mode."
+    )
     cwd: str | None = Field(default=None, description="Working directory, also for later turns.")
+
+
+class TurnSteerParams(Params):
+    """``turn/steer``. The reply that is being streamed is dropped and asked for anew."""
+
+    thread_id: str = Field(description="Codex's thread id.")
+    expected_turn_id: str = Field(description="The running turn; refused when another runs.")
+    input: tuple[InputPiece, ...] = Field(description="The message.")
+    client_user_message_id: str | None = Field(
+        default=None, description="Stored with the message; no protection against repetition."
+    )
+
+
+class ThreadInjectItemsParams(Params):
+    """``thread/inject_items``: the model sees them, and no list of turns or items has them."""
+
+    thread_id: str = Field(description="Codex's thread id.")
+    items: tuple[dict[str, Any], ...] = Field(description="Items of the Responses API.")
+
+
+class CommandsListParams(Params):
+    """``thread/backgroundTerminals/list``: the commands that run now, also in the running turn."""
+
+    thread_id: str = Field(description="Codex's thread id.")
+    cursor: str | None = Field(default=None, description="Where the last page ended; opaque.")
+
+
+class CommandsCleanParams(Params):
+    """``thread/backgroundTerminals/clean``: end every command of the thread."""
+
+    thread_id: str = Field(description="Codex's thread id.")
+
+
+class CommandTerminateParams(Params):
+    """``thread/backgroundTerminals/terminate``: end one command."""
+
+    thread_id: str = Field(description="Codex's thread id.")
+    process_id: str = Field(description="Codex's id of the process, as the list has it.")
 
 
 class TurnInterruptParams(Params):
@@ -130,14 +148,16 @@ def text_input(text: str) -> TextInput:
     return TextInput(text=text)
 
 
-def sandbox_policy(mode: str) -> dict[str, Any]:
-    """Return the form that ``turn/start`` wants of a sandbox mode. Raises ValidationFailed."""
-    try:
-        return {"type": SANDBOX_TYPES[mode]}
-    except KeyError:
-        raise ValidationFailed(
-            f"{mode!r} is no sandbox mode", hint=f"use one of {', '.join(SANDBOX_TYPES)}"
-        ) from None
+def message_input(message: Message) -> tuple[InputPiece, ...]:
+    """Return a message as its pieces: the text, then the pictures."""
+    pictures = (LocalImageInput(path=image.path, detail=image.detail) for image in message.images)
+    return (text_input(message.text), *pictures)
+
+
+def context_item(text: str) -> dict[str, Any]:
+    """Return text as the item of the Responses API that a message of the user is."""
+    content = [{"type": "input_text", "text": text}]
+    return {"type": "message", "role": "user", "content": content}
 
 
 def _text_or_none(value: object) -> object:

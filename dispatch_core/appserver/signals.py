@@ -68,6 +68,15 @@ class MessageSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandStarted:
+    """A command of a turn runs; it may go on after the turn."""
+
+    thread_id: str
+    turn_id: str
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ItemDone:
     """An item of a turn is complete."""
 
@@ -75,6 +84,7 @@ class ItemDone:
     turn_id: str
     type: str
     text: str | None
+    item_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +95,40 @@ class NameChanged:
     name: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveChanged:
+    """The thread was archived, and unloaded, or brought back."""
+
+    thread_id: str
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadDeleted:
+    """The thread is gone for good."""
+
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsReverted:
+    """The newest turns of the thread are no longer part of it."""
+
+    thread_id: str
+
+
 Signal = (
-    TurnStarted | TurnEnded | TurnTroubled | StatusChanged | MessageSeen | ItemDone | NameChanged
+    TurnStarted
+    | TurnEnded
+    | TurnTroubled
+    | StatusChanged
+    | MessageSeen
+    | CommandStarted
+    | ItemDone
+    | NameChanged
+    | ArchiveChanged
+    | ThreadDeleted
+    | TurnsReverted
 )
 
 
@@ -145,9 +187,11 @@ def _item_started(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
     item, turn_id = params.get("item"), params.get("turnId")
     if not isinstance(item, dict) or not isinstance(turn_id, str):
         return None
-    client_id = item.get("clientId")
+    client_id, item_id = item.get("clientId"), item.get("id")
     if item.get("type") == "userMessage" and isinstance(client_id, str):
         return MessageSeen(thread_id, turn_id, client_id)
+    if item.get("type") == "commandExecution" and isinstance(item_id, str):
+        return CommandStarted(thread_id, turn_id, item_id)
     return None
 
 
@@ -155,7 +199,14 @@ def _item_completed(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
     item, turn_id = params.get("item"), params.get("turnId")
     if not isinstance(item, dict) or not isinstance(turn_id, str):
         return None
-    return ItemDone(thread_id, turn_id, str(item.get("type")), item_text(item))
+    item_id = item.get("id")
+    return ItemDone(
+        thread_id,
+        turn_id,
+        str(item.get("type")),
+        item_text(item),
+        item_id if isinstance(item_id, str) else None,
+    )
 
 
 def _name(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
@@ -176,4 +227,8 @@ _READERS: dict[str, Callable[[str, Mapping[str, Any]], Signal | None]] = {
     "item/started": _item_started,
     "item/completed": _item_completed,
     "thread/name/updated": _name,
+    "thread/archived": lambda thread_id, _: ArchiveChanged(thread_id, archived=True),
+    "thread/unarchived": lambda thread_id, _: ArchiveChanged(thread_id, archived=False),
+    "thread/deleted": lambda thread_id, _: ThreadDeleted(thread_id),
+    "thread/reverted": lambda thread_id, _: TurnsReverted(thread_id),
 }

@@ -1,142 +1,191 @@
-"""Codex's thread and turn methods as plain calls: typed in, the few facts we need out."""
+"""Codex's thread methods as plain calls: typed in, the few facts we need out."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
 
 from dispatch_core.appserver import history
-from dispatch_core.appserver.messages import (
+from dispatch_core.appserver.calls import call, typed
+from dispatch_core.appserver.signals import turn_status
+from dispatch_core.appserver.thread_messages import (
+    Started,
+    ThreadChoices,
+    ThreadFacts,
+    ThreadForkParams,
+    ThreadIdParams,
     ThreadNameSetParams,
     ThreadResumeParams,
+    ThreadRevertParams,
     ThreadStartParams,
-    TurnInterruptParams,
-    TurnStartParams,
-    sandbox_policy,
-    text_input,
+    read_facts,
+    read_started,
 )
-from dispatch_core.appserver.signals import turn_status
-from dispatch_core.errors import CodexError, OutcomeUnknown
+from dispatch_core.contracts.records import ThreadSettings, TurnRecord
+from dispatch_core.errors import CodexError, OutcomeUnknown, ValidationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pydantic import BaseModel
-
-    from dispatch_core.contracts.context import Codex, HistoryItem
-    from dispatch_core.contracts.records import ThreadSettings, TurnStatus
+    from dispatch_core.contracts.context import Codex
 
 log = logging.getLogger(__name__)
 
 THREAD_SOURCE = "dispatch"
-UNKNOWN_THREAD = ("no rollout found", "thread not loaded", "thread not found")
+NO_SETTINGS = ThreadSettings()
+
+P = TypeVar("P", bound=ThreadChoices)
 
 
-class ThreadUnknown(CodexError):
-    """Codex has no such thread on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundTurn:
-    """What history says about a turn. has_message: whether the message that was looked for is in it."""
-
-    id: str
-    status: TurnStatus
-    error: str | None
-    has_message: bool
-
-
-async def start(codex: Codex, *, cwd: str, settings: ThreadSettings) -> str:
-    """Start a thread and return its id. Nothing is on disk before its first turn."""
-    params = ThreadStartParams(
+async def start(
+    codex: Codex, *, cwd: str, settings: ThreadSettings, ephemeral: bool = False
+) -> Started:
+    """Start a thread. Nothing is on disk before its first turn. Raises ValidationFailed for settings that make no sense."""
+    params = _params(
+        ThreadStartParams,
+        **_choices(settings),
         cwd=cwd,
-        sandbox=settings.sandbox,
-        approval_policy=settings.approval_policy,
-        model=settings.model,
-        model_provider=settings.model_provider,
+        personality=settings.personality,
+        ephemeral=ephemeral or None,
         thread_source=THREAD_SOURCE,
     )
-    result = await _request(codex, "thread/start", params)
-    return str(result["thread"]["id"])
+    return read_started(await call(codex, "thread/start", params))
 
 
-async def resume(codex: Codex, thread_id: str) -> None:
-    """Load a thread and subscribe to it. Raises ThreadUnknown when Codex has no such thread on disk."""
-    await _request(
-        codex, "thread/resume", ThreadResumeParams(thread_id=thread_id, exclude_turns=True)
+async def resume(codex: Codex, thread_id: str, settings: ThreadSettings = NO_SETTINGS) -> Started:
+    """Load a thread and subscribe to it. Raises ThreadUnknown when Codex has no such thread on disk.
+
+    Of the settings it is told those that it does not keep: tier, personality and summary are lost with the process, and the
+    instructions with the next compaction.
+    """
+    params = _params(
+        ThreadResumeParams,
+        thread_id=thread_id,
+        service_tier=settings.service_tier,
+        personality=settings.personality,
+        base_instructions=settings.base_instructions,
+        developer_instructions=settings.developer_instructions,
+        config=_config(None, settings.summary),
     )
+    return read_started(await call(codex, "thread/resume", params))
+
+
+async def fork(
+    codex: Codex,
+    thread_id: str,
+    *,
+    settings: ThreadSettings,
+    cwd: str | None,
+    last_turn: str | None,
+) -> Started:
+    """Start a thread with the history of another; it is on disk at once. Raises ThreadUnknown, or TurnUnknown."""
+    params = _params(
+        ThreadForkParams,
+        **_choices(settings),
+        thread_id=thread_id,
+        cwd=cwd,
+        last_turn_id=last_turn,
+        thread_source=THREAD_SOURCE,
+    )
+    return read_started(await call(codex, "thread/fork", params))
+
+
+async def read(codex: Codex, thread_id: str) -> ThreadFacts:
+    """Return what Codex knows of a thread, without loading it. Raises ThreadUnknown."""
+    return read_facts(await call(codex, "thread/read", ThreadIdParams(thread_id=thread_id)))
+
+
+async def rename(codex: Codex, thread_id: str, name: str) -> None:
+    """Name a thread in Codex's own lists. Raises ThreadUnknown, also for an archived one."""
+    await call(codex, "thread/name/set", ThreadNameSetParams(thread_id=thread_id, name=name))
 
 
 async def set_name(codex: Codex, thread_id: str, name: str) -> None:
     """Name a thread in Codex's own lists; a failure is only logged, for the name is a courtesy."""
     try:
-        await _request(
-            codex, "thread/name/set", ThreadNameSetParams(thread_id=thread_id, name=name)
-        )
+        await rename(codex, thread_id, name)
     except (CodexError, OutcomeUnknown) as error:
         log.warning("thread %s could not be named in Codex: %s", thread_id, error)
 
 
-async def start_turn(
-    codex: Codex, thread_id: str, text: str, message_id: str, settings: ThreadSettings
-) -> str:
-    """Start a turn with one message and return its id. The thread's own settings go with every turn."""
-    params = TurnStartParams(
-        thread_id=thread_id,
-        input=[text_input(text)],
-        client_user_message_id=message_id,
-        model=settings.model,
-        effort=settings.effort,
-        approval_policy=settings.approval_policy,
-        sandbox_policy=sandbox_policy(settings.sandbox) if settings.sandbox else None,
-    )
-    result = await _request(codex, "turn/start", params)
-    return str(result["turn"]["id"])
+async def archive(codex: Codex, thread_id: str) -> None:
+    """Archive a thread; its running turn is interrupted. Raises ThreadUnknown, also for one that is archived."""
+    await call(codex, "thread/archive", ThreadIdParams(thread_id=thread_id))
 
 
-async def interrupt(codex: Codex, thread_id: str, turn_id: str) -> None:
-    """Ask Codex to end a turn; one that has ended meanwhile is no error."""
+async def unarchive(codex: Codex, thread_id: str) -> ThreadFacts:
+    """Bring an archived thread back, without loading it. Raises NotArchived."""
+    return read_facts(await call(codex, "thread/unarchive", ThreadIdParams(thread_id=thread_id)))
+
+
+async def revert(codex: Codex, thread_id: str, before_turn: str) -> None:
+    """Forget a turn and all later ones. Raises TurnUnknown, or CapabilityUnavailable for an older history."""
+    params = ThreadRevertParams(thread_id=thread_id, before_turn_id=before_turn)
+    await call(codex, "thread/revert", params)
+
+
+async def compact(codex: Codex, thread_id: str) -> None:
+    """Start a turn that replaces the context by a summary; only ``turn/started`` names it."""
+    await call(codex, "thread/compact/start", ThreadIdParams(thread_id=thread_id))
+
+
+async def newest_turn(codex: Codex, thread_id: str, *, now: datetime) -> TurnRecord | None:
+    """Return the newest turn of a history as a record, None when there is none. now: for a turn without a time."""
     try:
-        await _request(
-            codex, "turn/interrupt", TurnInterruptParams(thread_id=thread_id, turn_id=turn_id)
-        )
+        turn = await history.newest(codex, thread_id)
     except CodexError as error:
-        if "no active turn" not in error.message and "expected active turn" not in error.message:
-            raise
-
-
-async def last_items(codex: Codex, thread_id: str, limit: int) -> Sequence[HistoryItem]:
-    """Return the last items of a thread's history, oldest first. Raises ThreadUnknown when Codex has no such thread."""
-    try:
-        return await history.last_items(codex, thread_id, limit)
-    except CodexError as error:
-        raise _typed(error) from error
-
-
-async def find_turn(
-    codex: Codex, thread_id: str, *, turn_id: str | None, message_id: str | None
-) -> FoundTurn | None:
-    """Return the turn that a message became, from history, or None when history has none."""
-    try:
-        turn = await history.find_turn(codex, thread_id, turn_id=turn_id, client_id=message_id)
-    except CodexError as error:
-        raise _typed(error) from error
+        raise typed(error) from error
     if turn is None:
         return None
-    has_message = message_id is not None and turn.holds_message(message_id)
-    return FoundTurn(turn.id, turn_status(turn.status), turn.error_message, has_message)
+    clients = (item.get("clientId") for item in turn.items if item.get("type") == "userMessage")
+    return TurnRecord(
+        message_id=next((client for client in clients if isinstance(client, str)), None),
+        id=turn.id,
+        status=turn_status(turn.status),
+        started_at=_moment(turn.started_at) or now,
+        completed_at=_moment(turn.completed_at),
+        error=turn.error_message,
+    )
 
 
-async def _request(codex: Codex, method: str, params: BaseModel) -> dict[str, Any]:
+def _choices(settings: ThreadSettings) -> dict[str, Any]:
+    """Return the fields of ThreadChoices. Raises ValidationFailed for settings that exclude each other."""
+    if settings.permissions is not None and settings.sandbox is not None:
+        raise ValidationFailed(
+            "a permission profile and a sandbox mode exclude each other",
+            hint="give one of them: --permissions or --sandbox",
+        )
+    return {
+        "sandbox": settings.sandbox,
+        "permissions": settings.permissions,
+        "approval_policy": settings.approval_policy,
+        "approvals_reviewer": settings.approvals_reviewer,
+        "model": settings.model,
+        "model_provider": settings.model_provider,
+        "service_tier": settings.service_tier,
+        "base_instructions": settings.base_instructions,
+        "developer_instructions": settings.developer_instructions,
+        "config": _config(settings.effort, settings.summary),
+    }
+
+
+def _config(effort: str | None, summary: str | None) -> dict[str, Any] | None:
+    """Return the settings that Codex takes only as keys of its configuration."""
+    values = {"model_reasoning_effort": effort, "model_reasoning_summary": summary}
+    return {key: value for key, value in values.items() if value is not None} or None
+
+
+def _params(kind: type[P], **fields: Any) -> P:
     try:
-        return await codex.request(method, params.model_dump(by_alias=True, exclude_none=True))
-    except CodexError as error:
-        raise _typed(error) from error
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ValidationFailed(
+            f"{field}: {first['msg']}", hint="dispatch new --help lists the values"
+        ) from error
 
 
-def _typed(error: CodexError) -> CodexError:
-    """Nearly every error of Codex has the code -32600; only its prose tells them apart."""
-    if type(error) is CodexError and any(text in error.message for text in UNKNOWN_THREAD):
-        return ThreadUnknown(error.message, hint=error.hint, details=error.details)
-    return error
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

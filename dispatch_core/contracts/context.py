@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
     from dispatch_core.contracts.caller import Caller
     from dispatch_core.contracts.events import Events
+    from dispatch_core.contracts.history import History
     from dispatch_core.contracts.records import (
+        Message,
+        StoppedTurn,
         ThreadRecord,
         ThreadSettings,
         TriggerRecord,
@@ -43,12 +46,26 @@ class Codex(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryItem:
-    """One item of a thread's history, oldest first. type: Codex's item type; text: what a person would read."""
+    """One item of a thread's history, oldest first. type: Codex's item type; text: what a person would read.
+
+    role: "user", "agent", "reasoning", "tool" or "other". at: when it was begun. status: of the turn it is in.
+    """
 
     turn_id: str
     item_id: str | None
     type: str
     text: str | None
+    role: str = "other"
+    at: datetime | None = None
+    turn_status: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """A part of a thread's history, oldest item first. older: where to go on towards the beginning, None at the beginning."""
+
+    items: tuple[HistoryItem, ...]
+    older: str | None
 
 
 class Lanes(Protocol):
@@ -62,28 +79,108 @@ class Lanes(Protocol):
         ...
 
     async def writable(self, selector: str) -> ThreadRecord:
-        """Resolve exactly, and raise AuthorityDenied unless the thread is our own and not archived."""
+        """Resolve exactly, and raise AuthorityDenied unless the thread may be written: our own, and not archived.
+
+        An attached thread may be written as well when ``[policy] allow_attached_writes`` says so.
+        """
         ...
 
-    async def create(self, *, name: str, cwd: str, settings: ThreadSettings) -> ThreadRecord:
-        """Start a thread in Codex and register it as our own."""
+    async def locate(self, selector: str, *, fuzzy: bool = False) -> ThreadRecord | str:
+        """Return the managed thread that a selector names, or the selector itself if it is the full id of an unmanaged thread.
+
+        Raises as resolve. What is not shaped like an id, or begins with ``@``, is never taken for one.
+        """
+        ...
+
+    async def create(
+        self, *, name: str, cwd: str, settings: ThreadSettings, ephemeral: bool = False
+    ) -> ThreadRecord:
+        """Start a thread in Codex and register it as our own. Raises ValidationFailed when the name is taken."""
+        ...
+
+    async def attach(self, native_id: str) -> ThreadRecord:
+        """Register a thread that somebody else made, from its metadata; never resumes it.
+
+        One that is managed is returned unchanged. Raises ThreadNotFound when Codex has no such thread; nothing is registered
+        unless Codex described it.
+        """
         ...
 
     def check_text(self, text: str) -> None:
         """Raise ValidationFailed for text that ``send`` would refuse."""
         ...
 
-    async def send(self, thread: ThreadRecord, text: str) -> TurnRecord:
+    def check_message(self, message: Message) -> None:
+        """Raise ValidationFailed for a message that ``send`` would refuse: its text, or a picture that is none."""
+        ...
+
+    async def send(self, thread: ThreadRecord, message: Message) -> TurnRecord:
         """Start a turn with one message and return it as SUBMITTED, recorded before Codex was asked.
 
         STARTED: Codex put the message into a turn that ran already, because somebody else had started it.
-        Raises LaneBusy while a turn runs, ValidationFailed for text Codex would swallow, CodexError when Codex refused, and
-        OutcomeUnknown when it cannot be told whether the turn started.
+        Raises LaneBusy while a turn runs, ValidationFailed for text Codex would swallow, CodexError when Codex refused,
+        ActiveWriter when another process holds the thread, and OutcomeUnknown when it cannot be told whether the turn started.
         """
         ...
 
-    async def interrupt(self, thread: ThreadRecord) -> TurnRecord:
-        """Interrupt the running turn and return it once it has ended. Raises ValidationFailed when none runs."""
+    async def steer(self, thread: ThreadRecord, message: Message) -> TurnRecord:
+        """Add a message to the running turn and return that turn. Codex drops the answer it was streaming and starts it anew.
+
+        Raises NoActiveTurn when none runs, also when it ended on the way; then nothing was said. OutcomeUnknown as send.
+        """
+        ...
+
+    async def interject(self, thread: ThreadRecord, message: Message) -> TurnRecord:
+        """Interrupt the running turn, stop the commands it leaves running, and start a turn with the message.
+
+        Raises NoActiveTurn when none runs. OutcomeUnknown as send.
+        """
+        ...
+
+    async def inject(self, thread: ThreadRecord, text: str) -> None:
+        """Put text into the thread's context without starting a turn; the model sees it on the next one."""
+        ...
+
+    async def interrupt(self, thread: ThreadRecord) -> StoppedTurn:
+        """Interrupt the running turn, stop the commands it leaves running, and return the turn once it has ended.
+
+        Raises NoActiveTurn when none runs.
+        """
+        ...
+
+    async def rename(self, thread: ThreadRecord, name: str) -> ThreadRecord:
+        """Give a thread another name, here and in Codex. Raises ValidationFailed when another managed thread has it."""
+        ...
+
+    async def archive(self, thread: ThreadRecord) -> ThreadRecord:
+        """Archive a thread, here and in Codex; a turn that runs is interrupted. One that is archived is returned unchanged."""
+        ...
+
+    async def restore(self, thread: ThreadRecord) -> ThreadRecord:
+        """Bring an archived thread back, without loading it. Raises ValidationFailed when its name was taken meanwhile."""
+        ...
+
+    async def fork(
+        self,
+        thread: ThreadRecord,
+        *,
+        name: str,
+        settings: ThreadSettings,
+        cwd: str | None = None,
+        last_turn: str | None = None,
+    ) -> ThreadRecord:
+        """Start a thread of our own that begins with the history of this one, up to and with last_turn.
+
+        settings: what is None is taken over from the thread. Raises ValidationFailed when there is no history to fork.
+        """
+        ...
+
+    async def revert(self, thread: ThreadRecord, *, before_turn: str) -> ThreadRecord:
+        """Forget a turn and all later ones; files are not touched. Raises LaneBusy, or CapabilityUnavailable."""
+        ...
+
+    async def compact(self, thread: ThreadRecord) -> TurnRecord | None:
+        """Start to replace the thread's context by a summary; it is a turn that can be waited for. Raises LaneBusy."""
         ...
 
     async def settled(self, thread: ThreadRecord) -> ThreadRecord:
@@ -93,8 +190,13 @@ class Lanes(Protocol):
         """
         ...
 
-    async def history(self, thread: ThreadRecord, limit: int) -> Sequence[HistoryItem]:
-        """Return the last limit items, oldest first; none for a thread that has had no turn."""
+    async def history(
+        self, thread: ThreadRecord, limit: int, *, before: str | None = None
+    ) -> HistoryPage:
+        """Return limit items up to ``before`` (``older`` of another page), or the last ones; none for a thread without a turn.
+
+        Asks Codex for as few turns as hold them. Raises ValidationFailed for a cursor that makes no sense.
+        """
         ...
 
 
@@ -128,7 +230,7 @@ class Daemon(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpContext:
-    """Everything a handler may touch, made anew for each call. A tenth field needs a design note."""
+    """Everything a handler may touch, made anew for each call. An eleventh field needs a design note."""
 
     caller: Caller
     lanes: Lanes
@@ -139,3 +241,4 @@ class OpContext:
     triggers: Triggers
     daemon: Daemon
     ops: OpCaller
+    history: History

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EventKind(StrEnum):
-    """The vocabulary. ``thread.*`` and ``turn.*`` and ``item.*`` events carry a thread key."""
+    """The vocabulary. ``thread.*``, ``turn.*``, ``item.*`` and ``goal.*`` events carry a thread key."""
 
     TURN_STARTED = "turn.started"
     TURN_COMPLETED = "turn.completed"
@@ -23,11 +23,14 @@ class EventKind(StrEnum):
     ITEM_COMPLETED = "item.completed"
     THREAD_CREATED = "thread.created"
     THREAD_STATUS = "thread.status"
+    THREAD_CHANGED = "thread.changed"
+    GOAL_CHANGED = "goal.changed"
     APPROVAL_REQUESTED = "approval.requested"
     TRIGGER_CHANGED = "trigger.changed"
     TRIGGER_FIRED = "trigger.fired"
     CODEX_STATE = "codex.state"
     DAEMON_STATE = "daemon.state"
+    PROGRESS = "op.progress"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,11 @@ class Gap:
 
 class Events(Protocol):
     """The stream of runtime events."""
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the newest event; 0 before the first."""
+        ...
 
     def publish(
         self,

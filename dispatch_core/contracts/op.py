@@ -61,13 +61,28 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """An op whose answer goes on: the input has ``after``, the output ``cursor``, and the call is repeated from there.
+
+    A call with ``after`` waits until there is something, or for its ``timeout``. An output field ``gap``, if there is one, says
+    whether rows are missing before the first. rows: the list in the output. always: the command line follows unless the call is
+    bounded by ``limit`` or ``timeout``; otherwise it follows only when asked (--follow).
+    """
+
+    rows: str
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Op(Generic[I, O]):
     """One operation; CLI command, MCP tool, control method, schema and reference page are derived from it.
 
     name: "send", "goal.set", third party "acme.deploy"; a dot is a CLI group. summary: imperative, one line, at most 72
     characters. noun: what it acts on ("thread", "message", "trigger", "daemon", a third party's namespace); help sections and MCP
     tools are grouped by it. idempotent: permits one retry after a reconnect. render: text for people, laid out for
-    the width and colours of the view. timeout: seconds, None for ops that wait. hidden_from: names of surfaces.
+    the width and colours of the view. timeout: seconds, None for ops that wait. hidden_from: names of surfaces. stream: how
+    the answer goes on, for ops that can be followed. progress: while it runs the op publishes ``op.progress`` events with
+    {"op", "text", "done", "total"}, which a terminal shows.
     """
 
     name: str
@@ -82,6 +97,8 @@ class Op(Generic[I, O]):
     render: Callable[[O, View], str] | None = None
     timeout: float | None = 30.0
     hidden_from: frozenset[str] = field(default_factory=frozenset)
+    stream: Stream | None = None
+    progress: bool = False
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -97,6 +114,13 @@ class Op(Generic[I, O]):
         ):
             raise ValueError(
                 f"op {self.name}: the input model must be frozen with extra='forbid' (use OpInput)"
+            )
+        if self.stream is not None and not (
+            "after" in self.input.model_fields
+            and {"cursor", self.stream.rows} <= self.output.model_fields.keys()
+        ):
+            raise ValueError(
+                f"op {self.name}: a stream needs input 'after' and output 'cursor' and {self.stream.rows!r}"
             )
         for model in (self.input, self.output):
             missing = [name for name, info in model.model_fields.items() if not info.description]

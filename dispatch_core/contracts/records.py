@@ -49,13 +49,51 @@ class TurnStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadSettings:
-    """Turn settings a thread was created with; they apply to every later turn. None is omitted on the wire."""
+    """What a thread was created with; it applies to every later turn. None is omitted on the wire.
+
+    permissions: a permission profile, instead of sandbox and approvals. service_tier: the id Codex knows. output_schema: JSON
+    schema of every final answer. base_instructions and developer_instructions: texts; Codex takes them when the thread starts.
+    """
 
     sandbox: str | None = None
     approval_policy: str | None = None
+    approvals_reviewer: str | None = None
+    permissions: str | None = None
     model: str | None = None
     model_provider: str | None = None
     effort: str | None = None
+    summary: str | None = None
+    personality: str | None = None
+    service_tier: str | None = None
+    output_schema: Mapping[str, Any] | None = None
+    base_instructions: str | None = None
+    developer_instructions: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInUse:
+    """What Codex said it uses for a thread, when it was started, resumed or read. None: it did not say."""
+
+    provider: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    service_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A picture in a message. path: absolute, of a PNG, JPEG, GIF or WebP file. detail: auto, high or original."""
+
+    path: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What is said to a thread: text, with any number of pictures."""
+
+    text: str
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +113,20 @@ class TurnRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedTurn(TurnRecord):
+    """A turn that was interrupted. commands_stopped: how many of its commands were ended with it, None if Codex cannot tell."""
+
+    commands_stopped: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadRecord:
     """A managed thread.
 
     key: our own uuid7, stable for ever. native_id: the provider's id, which can change when a thread that Codex never wrote to
     disk has to be started again. ref: six characters, allocated once. handle: ``@name``. materialized: whether Codex has
-    persisted a turn, so that the thread survives its app-server.
+    persisted a turn, so that the thread survives its app-server. ephemeral: Codex never writes it to disk. in_use: the model as
+    Codex last told it, None when it never did.
     """
 
     key: str
@@ -96,7 +142,17 @@ class ThreadRecord:
     created_at: datetime
     updated_at: datetime
     materialized: bool = False
+    ephemeral: bool = False
+    in_use: ModelInUse | None = None
     turn: TurnRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedRecord:
+    """A JSON value that Codex gave us at a moment and that may be asked for again."""
+
+    value: Any
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

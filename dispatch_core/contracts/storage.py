@@ -6,15 +6,19 @@ Cancelling a caller never splits a transaction. ``dispatch_core.testing.storage`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AsyncExitStack
     from datetime import datetime
+    from pathlib import Path
 
+    from dispatch_core.contracts.history import HistoryIndex
     from dispatch_core.contracts.records import (
         ActionRecord,
+        CachedRecord,
         FiringRecord,
         FiringStatus,
         ThreadRecord,
@@ -127,14 +131,77 @@ class FiringStore(Protocol):
         ...
 
 
+class CacheStore(Protocol):
+    """What Codex said and may be asked again: the model catalog, the permission profiles."""
+
+    async def get(self, name: str) -> CachedRecord | None:
+        """Return what was put under this name last."""
+        ...
+
+    async def put(self, name: str, value: Any, at: datetime) -> None:
+        """Keep a JSON value under a name, in place of the one before. Raises TypeError or ValueError unless it is JSON."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryReport:
+    """What a look at the registry found, without changing it.
+
+    schema: version of the data, None when there is none. supported: the version this build writes. problems: what is wrong, in
+    sentences; empty when nothing is. counts: rows by noun.
+    """
+
+    path: str
+    exists: bool
+    schema: int | None
+    supported: int
+    problems: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationReport:
+    """What a migration did. backup: the copy that was made before, None when nothing was to be done or none was wanted."""
+
+    path: str
+    before: int
+    after: int
+    backup: str | None
+
+
+class Maintenance(Protocol):
+    """What a person does to the data while no daemon runs. Blocking; nothing needs to be open."""
+
+    def check(self) -> RegistryReport:
+        """Look at the data: whether it is whole, of which version, and how much there is. Never raises for bad data."""
+        ...
+
+    def backup(self, target: Path | None = None) -> Path:
+        """Write a complete, private copy and return its path; also while a daemon runs. Never overwrites a file.
+
+        Raises StorageError.
+        """
+        ...
+
+    def migrate(self, *, backup: bool = True) -> MigrationReport:
+        """Bring the data to the version this build writes, all or nothing. Raises StorageError."""
+        ...
+
+
 class Storage(Protocol):
-    """One backend. Deliveries, requests and the search index join as further stores."""
+    """One backend. Deliveries and requests join as further stores.
+
+    index: full-text search over histories, None for a backend without one. maintenance: None for a backend that needs none.
+    """
 
     name: str
     threads: ThreadStore
     actions: ActionLog
     triggers: TriggerStore
     firings: FiringStore
+    cache: CacheStore
+    index: HistoryIndex | None
+    maintenance: Maintenance | None
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the backend, bring its schema up to date, and push its cleanup on the caller's stack.

@@ -52,7 +52,8 @@ class OpInfo:
     """One op as the surfaces see it, without its code; the entry of the manifest.
 
     schema: JSON schema of the input. output_schema: of the output. schema_hash: of both; a daemon refuses a call whose hash
-    is not its own. intent: "read", "write" or "destroy".
+    is not its own. intent: "read", "write" or "destroy". stream: {"rows", "always"} of an op that can be followed. progress: it
+    publishes ``op.progress`` events.
     """
 
     name: str
@@ -68,6 +69,8 @@ class OpInfo:
     plugin: str
     dist: str
     hidden_from: Sequence[str] = ()
+    stream: Mapping[str, Any] | None = None
+    progress: bool = False
 
 
 class OpCaller(Protocol):

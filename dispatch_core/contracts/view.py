@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import category, east_asian_width
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
 GAP = 2
@@ -15,7 +16,15 @@ NARROWEST = 9  # columns below which no column is shortened
 UNSAFE = frozenset(
     {"Cc", "Cf", "Cs", "Zl", "Zp"}
 )  # categories that move the cursor or cannot be written
-COLORS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
+COLORS = {
+    "green": "32",
+    "yellow": "33",
+    "red": "31",
+    "cyan": "36",
+    "dim": "2",
+    "bold": "1",
+    "match": "1;33",
+}
 STATUS = {
     "idle": ("○", "green"),
     "busy": ("●", "cyan"),
@@ -23,6 +32,10 @@ STATUS = {
     "archived": ("▫", "dim"),
     "error": ("✗", "red"),
     "unknown": ("~", "yellow"),
+    "not_loaded": ("·", "dim"),
+    "complete": ("✓", "green"),
+    "partial": ("◐", "yellow"),
+    "metadata": ("○", "dim"),
     "submitted": ("●", "cyan"),
     "started": ("●", "cyan"),
     "completed": ("✓", "green"),
@@ -38,11 +51,12 @@ STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where text is going to be shown. width: terminal columns. now: for ages."""
+    """Where text is going to be shown. width: terminal columns. now: for ages. home: the directory that is written ``~``."""
 
     width: int
     color: bool
     now: datetime
+    home: str = field(default_factory=lambda: str(Path.home()))
 
     def paint(self, text: str, color: str) -> str:
         """Return text in a colour of COLORS, or unchanged when colours are off."""
@@ -65,26 +79,80 @@ class View:
                 return f"{seconds // size}{unit}"
         return f"{seconds}s"
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, flexible: int) -> str:
+    def directory(self, path: str | None) -> str:
+        """Return a path on one line, with ``~`` for the home directory."""
+        if not path:
+            return "-"
+        home = self.home.rstrip("/")
+        if home and (path == home or path.startswith(home + "/")):
+            path = "~" + path[len(home) :]
+        return printable(path)
+
+    def block(self, text: str, *, indent: str = "") -> list[str]:
+        """Return text as lines that fit the width, broken between words where there are any; line breaks are kept."""
+        room = max(NARROWEST, self.width - columns_of(indent))
+        lines = safe_block(text).expandtabs(4).split("\n")
+        return [f"{indent}{part}".rstrip() for line in lines for part in wrapped(line, room)]
+
+    def fit(self, text: str, *, indent: str = "", reserve: int = 0) -> str:
+        """Return text as one line behind an indent, shortened to the width less ``reserve`` columns."""
+        room = max(NARROWEST, self.width - columns_of(indent) - reserve)
+        return indent + shorten(printable(text), room)
+
+    def columns(self, text: str) -> int:
+        """Return how many columns an unpainted text takes."""
+        return columns_of(text)
+
+    def rule(self, text: str) -> str:
+        """Return a line across the width with a text near its beginning."""
+        head = f"── {shorten(printable(text), max(1, self.width - 4))} "
+        return self.paint(head + "─" * max(0, self.width - columns_of(head)), "dim")
+
+    def marked(self, text: str, ranges: Iterable[Sequence[int]], width: int) -> str:
+        """Return one line of at most width columns in which the ranges, [start, end), stand out; the first is kept in sight."""
+        text, spans = printable(text), sorted((max(0, r[0]), r[1]) for r in ranges)
+        if columns_of(text) > width and spans and columns_of(text[: spans[0][1]]) > width - 1:
+            cut = max(0, spans[0][0] - width // 3)
+            text = "…" + text[cut:]
+            spans = [(start - cut + 1, end - cut + 1) for start, end in spans]
+        text = shorten(text, width)
+        shown, at = "", 0
+        for start, end in spans:
+            if start >= at and end > start and start < len(text):
+                shown += text[at:start] + self.paint(text[start:end], "match")
+                at = end
+        return shown + text[at:]
+
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        flexible: int | Sequence[int],
+        from_left: Collection[int] = (),
+        whole: Collection[int] = (),
+    ) -> str:
         """Return rows in aligned columns.
 
-        To fit the width the column numbered ``flexible`` is shortened first, then whichever is widest, none below 9 columns.
+        To fit the width the columns numbered ``flexible`` are shortened first, the widest of them at a time, then whichever is
+        widest; none below 9 columns. from_left: columns that lose their beginning and keep their end, as paths should. whole:
+        columns that are never shortened.
         """
         cells = [[printable(cell) for cell in row] for row in rows]
         columns = range(len(header))
         widths = [max(columns_of(row[c]) for row in [list(header), *cells]) for c in columns]
+        first = [flexible] if isinstance(flexible, int) else list(flexible)
         excess = sum(widths) + GAP * (len(header) - 1) - self.width
-        while excess > 0:
-            column = flexible if widths[flexible] > NARROWEST else widths.index(max(widths))
-            cut = min(excess, widths[column] - NARROWEST, 1 if column != flexible else excess)
-            if cut <= 0:
-                break
-            widths[column] -= cut
-            excess -= cut
+        for group in (first, [c for c in columns if c not in whole]):
+            excess = _narrow(widths, group, excess)
         names = [pad(shorten(header[c], widths[c]), widths[c]) for c in columns]
         lines = [self.paint("  ".join(names).rstrip(), "dim")]
         lines += [
-            "  ".join(self._cell(row[c], widths[c]) for c in columns).rstrip() for row in cells
+            "  ".join(
+                self._cell(row[c], widths[c], shorten_left if c in from_left else shorten)
+                for c in columns
+            ).rstrip()
+            for row in cells
         ]
         return "\n".join(lines)
 
@@ -94,8 +162,8 @@ class View:
         width = max((len(name) for name, _ in shown), default=0)
         return "\n".join(f"{self.paint(pad(name, width), 'dim')}  {value}" for name, value in shown)
 
-    def _cell(self, text: str, width: int) -> str:
-        cell = pad(shorten(text, width), width)
+    def _cell(self, text: str, width: int, fit: Callable[[str, int], str]) -> str:
+        cell = pad(fit(text, width), width)
         word = text.partition(" ")[2]
         return (
             self.paint(cell, STATUS[word][1])
@@ -134,14 +202,56 @@ def shorten(text: str, width: int) -> str:
     """Return text cut to width columns, with an ellipsis where something is missing."""
     if columns_of(text) <= width:
         return text
-    kept = ""
-    for char in text:
-        if columns_of(kept + char) > width - 1:
-            break
-        kept += char
-    return kept + "…"
+    return text[: _fitting(text, width - 1)] + "…"
+
+
+def shorten_left(text: str, width: int) -> str:
+    """Return the end of text in width columns, behind an ellipsis; of a path whole names if one fits."""
+    if columns_of(text) <= width:
+        return text
+    kept = text[len(text) - _fitting(text[::-1], width - 1) :]
+    slash = kept.find("/")
+    return "…" + (kept[slash:] if 0 <= slash < len(kept) - 1 else kept)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return a line in parts of at most width columns, broken at the last space that fits, if there is one."""
+    parts = []
+    while columns_of(line) > width:
+        cut = max(1, _fitting(line, width))
+        space = line.rfind(" ", 1, cut + 1)
+        if space > 0 and line[:space].strip():
+            parts.append(line[:space])
+            line = line[space + 1 :]
+        else:
+            parts.append(line[:cut])
+            line = line[cut:]
+    return [*parts, line]
 
 
 def pad(text: str, width: int) -> str:
     """Return text filled with spaces to width columns."""
     return text + " " * max(0, width - columns_of(text))
+
+
+def _narrow(widths: list[int], columns: Sequence[int], excess: int) -> int:
+    """Take columns off the widest of some columns, one at a time, and return how much is too wide still."""
+    while excess > 0:
+        widest = max(columns, key=lambda column: widths[column])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+        excess -= 1
+    return excess
+
+
+def _fitting(text: str, width: int) -> int:
+    """Return how many characters of text take at most width columns."""
+    if text.isascii():
+        return max(0, min(len(text), width))
+    taken = 0
+    for count, char in enumerate(text):
+        taken += columns_of(char)
+        if taken > width:
+            return count
+    return len(text)

@@ -25,7 +25,7 @@ from dispatch_core.errors import (
 TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Any, Self
 
@@ -39,7 +39,8 @@ class Connection:
     """A connection to the daemon: one request at a time, and the events of its subscriptions in between.
 
     After TimedOut, OutcomeUnknown, DaemonUnreachable or ProtocolViolation it is closed, because a late reply could be taken for
-    the next one.
+    the next one. waiting: called with the seconds that are left, None for ever, whenever something is to be read; it may wait
+    until there is something (``fileno``), or raise.
     """
 
     def __init__(self, sock: _socket.socket) -> None:
@@ -48,6 +49,7 @@ class Connection:
         self._lines: Iterator[bytes | wire.Oversized] = iter(())
         self._last_id = 0
         self._events: deque[Notification] = deque()
+        self.waiting: Callable[[float | None], None] | None = None
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str], *, timeout: float) -> Connection:
@@ -71,7 +73,7 @@ class Connection:
         """Return the daemon's answer to the greeting, which must come before every other request."""
         return self.request("$hello", params, timeout=timeout).result
 
-    def request(
+    def request(  # noqa: PLR0913 -- the members of a request, by keyword
         self,
         method: str,
         params: Mapping[str, Any],
@@ -80,17 +82,19 @@ class Connection:
         view: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         read: bool = False,
+        heard: Callable[[Notification], None] | None = None,
     ) -> Reply:
         """Return the reply to one request.
 
         timeout: seconds for all of it, None for as long as it takes. read: whether it changes nothing; otherwise a lost reply
-        means OutcomeUnknown. Raises RemoteError for the daemon's own errors, TimedOut, DaemonUnreachable, ProtocolViolation.
+        means OutcomeUnknown. heard: called with each event that comes before the reply, which ``events`` does not yield then.
+        Raises RemoteError for the daemon's own errors, TimedOut, DaemonUnreachable, ProtocolViolation.
         """
         request_id = self._next_id()
         frame = wire.request_frame(request_id, method, params, schema=schema, view=view)
         exchange = _Exchange(method, timeout, read=read or method.startswith("$"))
         self._send(frame, exchange)
-        return self._reply(request_id, exchange)
+        return self._reply(request_id, exchange, heard)
 
     def first_call(  # noqa: PLR0913 -- request's arguments and the greeting's
         self,
@@ -203,11 +207,18 @@ class Connection:
         else:
             exchange.sent = True
 
-    def _reply(self, request_id: int, exchange: _Exchange) -> Reply:
+    def _reply(
+        self,
+        request_id: int,
+        exchange: _Exchange,
+        heard: Callable[[Notification], None] | None = None,
+    ) -> Reply:
         while True:
             frame = self._frame(exchange)
             if "id" not in frame:
                 self._keep(frame)
+                if heard is not None:
+                    heard(self._events.pop())
                 continue
             answered = frame["id"]
             if answered not in (request_id, None):
@@ -232,6 +243,8 @@ class Connection:
                         f"the daemon sent a malformed frame: {violation.message}"
                     ) from violation
             try:
+                if self.waiting is not None:
+                    self.waiting(exchange.remaining())
                 self._socket.settimeout(exchange.remaining())
                 data = self._socket.recv(CHUNK)
             except TimeoutError as error:

@@ -17,9 +17,11 @@ from dispatch_core.daemon.supervisor import CodexPlan, Supervisor
 from dispatch_core.engine.approvals import Approvals
 from dispatch_core.engine.clock import boot_time
 from dispatch_core.engine.dispatcher import Dispatcher
+from dispatch_core.engine.goals import Goals
+from dispatch_core.engine.history import Histories
 from dispatch_core.engine.lanes import Lanes
 from dispatch_core.engine.triggers import TriggerEngine
-from dispatch_core.settings import CodexSection, DaemonSection, Settings
+from dispatch_core.settings import CodexSection, DaemonSection, PolicySection, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERRUPT_GRACE = 5.0  # seconds for interrupted turns to end before Codex is stopped
+REST_GRACE = 5.0  # seconds for active goals to be paused before turns are waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,16 @@ class Engine:
             on_request=self._requested,
         )
         self.lanes = Lanes(
-            base.storage, base.events, base.clock, self.supervisor, booted_at=boot_time()
+            base.storage,
+            base.events,
+            base.clock,
+            self.supervisor,
+            booted_at=boot_time(),
+            policy=base.settings.section("policy", PolicySection),
+        )
+        self.histories = Histories(base.storage.index, self._codex_home(), base.clock)
+        self.goals = Goals(
+            base.storage, base.events, base.clock, self.supervisor, self.lanes.key_of
         )
         self.approvals = Approvals(base.events, self.lanes.key_of)
         self.dispatcher = Dispatcher(catalog, base.plugins.infos, self._context)
@@ -93,7 +105,7 @@ class Engine:
         await tasks.start(partial(self._run_codex, tasks))
 
     async def drain(self, host: DaemonHost) -> None:
-        """Take no more work, let running turns end within the grace, interrupt the rest."""
+        """Take no more work, pause active goals, let running turns end within the grace, interrupt the rest."""
         self._base.status.draining = True
         self.dispatcher.closed = True
         self._base.events.publish(EventKind.DAEMON_STATE, data={"state": "draining"})
@@ -102,6 +114,8 @@ class Engine:
             grace = host.grace
         active = self.lanes.active
         log.info("draining: %d turns run; waiting up to %g s", len(active()), grace)
+        with anyio.move_on_after(REST_GRACE):
+            await self.goals.rest()
         with anyio.move_on_after(grace) as patience:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(hurry, host, patience)
@@ -110,6 +124,7 @@ class Engine:
         if active():
             log.info("interrupting %d turns", len(active()))
             with anyio.move_on_after(INTERRUPT_GRACE):
+                await self.goals.rest()  # one may have been set while the others were paused
                 await self.lanes.interrupt_all()
         await self.lanes.flush()
 
@@ -124,10 +139,16 @@ class Engine:
             triggers=self.triggers,
             daemon=self._base.status,
             ops=self.dispatcher,
+            history=self.histories,
         )
 
     def _notified(self, method: str, params: Mapping[str, Any]) -> None:
         self.lanes.notified(method, params)
+        self.goals.notified(method, params)
+
+    def _lost(self) -> None:
+        self.lanes.lost()
+        self.goals.lost()
 
     async def _requested(
         self, request_id: int | str, method: str, params: Mapping[str, Any]
@@ -149,7 +170,7 @@ class Engine:
             write_codex_home(self._codex_home(), model.base_url)
         await self.supervisor.run(
             on_ready=self.lanes.recover,
-            on_lost=self.lanes.lost,
+            on_lost=self._lost,
             on_stranded=self.lanes.stranded,
             task_status=task_status,
         )
@@ -164,7 +185,10 @@ class Engine:
         return offline_environ(self._codex_home(), env)
 
     def _codex_home(self) -> Path:
-        return Path(self._base.launch.paths.offline) / "codex"
+        if self._base.launch.offline:
+            return Path(self._base.launch.paths.offline) / "codex"
+        configured = self._base.launch.env.get("CODEX_HOME")
+        return Path(configured) if configured else Path.home() / ".codex"
 
 
 async def hurry(host: DaemonHost, patience: anyio.CancelScope) -> None:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import anyio
 
 from dispatch_core.appserver.signals import (
+    ArchiveChanged,
+    CommandStarted,
     ItemDone,
     MessageSeen,
     NameChanged,
     Signal,
     StatusChanged,
+    ThreadDeleted,
     TurnEnded,
+    TurnsReverted,
     TurnStarted,
     TurnTroubled,
 )
@@ -23,7 +27,9 @@ from dispatch_core.contracts.records import ThreadRecord, ThreadStatus, TurnReco
 if TYPE_CHECKING:
     from datetime import datetime
 
-REMEMBERED = 32  # ended turns by which late news about them is recognised
+TAKEN_BACK = "it was taken back, as all turns were: the thread has no history"
+REVERTED = "turns were taken back; history says which one is the newest"
+REMEMBERED = 32  # ended turns, and messages, by which late news about them is recognised
 
 
 class Lane:
@@ -33,7 +39,8 @@ class Lane:
     message was given to, None when that was before this daemon. turn: the newest turn. sending: somebody is in the middle of
     sending. lock: held while a message is handed over and while history is read for the end of a turn. submitting: a message is
     on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because the answer
-    precedes them on the wire. dirty: what is here must reach the registry before anybody is told that the thread is settled.
+    precedes them on the wire. reverts: how many times Codex was asked to take turns back and has not said that it did. dirty:
+    what is here must reach the registry before anybody is told that the thread is settled.
     """
 
     def __init__(self, record: ThreadRecord) -> None:
@@ -50,12 +57,15 @@ class Lane:
         self.handed: int | None = None
         self.sending = False
         self.submitting = False
+        self.reverts = 0
         self.dirty = False
         self.lock = anyio.Lock(fast_acquire=True)
         self._unplaced: str | None = None
         self._held: list[tuple[Signal, datetime]] = []
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
         self._started: set[str] = set()
+        self._said: deque[str] = deque(maxlen=REMEMBERED)
+        self._commands: dict[str, str] = {}
         self._changed = anyio.Event()
 
     @property
@@ -77,6 +87,11 @@ class Lane:
         return not self.dirty and self.active is None and not self.submitting
 
     @property
+    def emptied(self) -> bool:
+        """Whether all its turns were taken back."""
+        return self.turn is not None and self.turn.error == TAKEN_BACK
+
+    @property
     def unresolved(self) -> bool:
         """Whether a message was handed over or a turn ran, and only history can tell what became of it."""
         pending = self.turn is not None and not self.turn.status.finished
@@ -85,6 +100,18 @@ class Lane:
     def started(self, turn_id: str) -> bool:
         """Whether Codex has said that this turn runs; before that it cannot be interrupted."""
         return turn_id in self._started or turn_id in self._ended
+
+    def ended(self, turn_id: str) -> bool:
+        """Whether Codex has said that this turn has ended."""
+        return turn_id in self._ended
+
+    def said(self, message_id: str) -> bool:
+        """Whether Codex has made this message part of a turn."""
+        return message_id in self._said
+
+    def commands_besides(self, turn_id: str) -> set[str]:
+        """Return the items of the commands that run since another turn, left running on purpose."""
+        return {item for item, turn in self._commands.items() if turn != turn_id}
 
     async def change(self) -> None:
         """Wait until something changes."""
@@ -147,11 +174,42 @@ class Lane:
         held, self._held = self._held, []
         return held
 
+    def rename(self, title: str | None) -> bool:
+        """The thread has this name in Codex; return whether that is new."""
+        changed, self.title = title != self.title, title
+        return changed
+
+    def put_away(self, *, archived: bool) -> bool:
+        """The thread is archived, and then not loaded, or no longer; return whether that is new."""
+        changed = archived != self.archived
+        self.archived = archived
+        if archived:
+            self.generation = None
+        self.touch()
+        return changed
+
+    def gone(self) -> bool:
+        """Codex has the thread no more; return whether that is new."""
+        changed = not self.broken
+        self.generation = None
+        self.broken = True
+        self.touch()
+        return changed
+
+    def take_back(self) -> None:
+        """The newest turn may be no part of the thread any longer; only history can tell which one is."""
+        if self.turn is not None:
+            self.turn = replace(self.turn, status=TurnStatus.UNKNOWN, error=REVERTED)
+        self.touch()
+
     def lose(self, at: datetime) -> bool:
         """Codex is gone; return whether a turn was cut off, whose end is unknown now."""
         self.generation = None
         self.waiting = False
         self._started.clear()
+        self._commands.clear()
+        self.reverts = 0
+        self.touch()
         if self.active is None:
             return False
         if self.turn is not None and self.turn.message_id is None and self._unplaced is not None:
@@ -161,7 +219,7 @@ class Lane:
         self.conclude(TurnStatus.UNKNOWN, "Codex went away while the turn ran", at)
         return True
 
-    def hear(self, signal: Signal, at: datetime) -> bool:  # noqa: PLR0911 -- one for each signal
+    def hear(self, signal: Signal, at: datetime) -> bool:  # noqa: C901, PLR0911, PLR0912 -- one for each signal
         """Take in a signal; return whether anything changed that the registry should know."""
         if self.submitting:
             self._held.append((signal, at))
@@ -178,9 +236,19 @@ class Lane:
             case MessageSeen(turn_id=turn_id, client_id=client_id):
                 return self._message_seen(turn_id, client_id)
             case NameChanged(name=name):
-                self.title = name
-                return True
-            case ItemDone(turn_id=turn_id):
+                return self.rename(name)
+            case ArchiveChanged(archived=archived):
+                return self.put_away(archived=archived)
+            case ThreadDeleted():
+                return self.gone()
+            case TurnsReverted():
+                return self._reverted()
+            case CommandStarted(turn_id=turn_id, item_id=item_id):
+                self._commands[item_id] = turn_id
+                return False
+            case ItemDone(turn_id=turn_id, item_id=done):
+                if done is not None:
+                    self._commands.pop(done, None)
                 return self._trouble(turn_id, None)  # it gets on again
 
     def _turn_started(self, turn_id: str, at: datetime) -> bool:
@@ -224,6 +292,13 @@ class Lane:
         self.turn = replace(turn, error=message)
         return True
 
+    def _reverted(self) -> bool:
+        if self.reverts:
+            self.reverts -= 1  # as we have asked
+            return False
+        self.take_back()
+        return True
+
     def _status_changed(self, *, loaded: bool, waiting: bool) -> bool:
         changed = waiting != self.waiting
         self.waiting = waiting
@@ -235,8 +310,17 @@ class Lane:
 
     def _message_seen(self, turn_id: str, client_id: str) -> bool:
         """The exact evidence of which turn a message became, also when the answer to it was lost."""
+        self._said.append(client_id)
+        self.touch()
         if self.turn is None or client_id != self._unplaced or self.turn.id != turn_id:
             return False
         self.turn = replace(self.turn, message_id=client_id)
         self._unplaced = None
         return True
+
+
+def nothing_left(turn: TurnRecord | None) -> TurnRecord | None:
+    """Return the turn of a thread whose history is empty again: the last one there was, which no longer counts."""
+    if turn is None:
+        return None
+    return replace(turn, status=TurnStatus.INTERRUPTED, error=TAKEN_BACK)

@@ -10,36 +10,40 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from dispatch_core import appserver
-from dispatch_core.contracts.events import EventKind
+from dispatch_core.contracts.context import HistoryPage
 from dispatch_core.contracts.records import (
+    Message,
     Source,
+    StoppedTurn,
     ThreadRecord,
     ThreadSettings,
     ThreadStatus,
     TurnRecord,
 )
 from dispatch_core.engine import selectors
-from dispatch_core.engine.ids import ref_candidates, uuid7
+from dispatch_core.engine.branches import Branches
+from dispatch_core.engine.lifecycle import Lifecycle, refuse_ephemeral
 from dispatch_core.engine.recovery import Recovery
 from dispatch_core.engine.registrar import Registrar
 from dispatch_core.engine.roster import Roster
+from dispatch_core.engine.steering import PATIENCE, Patience, Steering
 from dispatch_core.engine.submission import Submission
-from dispatch_core.engine.texts import check_text
+from dispatch_core.engine.texts import check_message, check_text
 from dispatch_core.errors import (
     AuthorityDenied,
     CodexError,
     DispatchError,
     OutcomeUnknown,
-    ValidationFailed,
 )
+from dispatch_core.settings import PolicySection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
     from anyio.abc import TaskStatus
 
-    from dispatch_core.contracts.context import Clock, HistoryItem
+    from dispatch_core.contracts.context import Clock
     from dispatch_core.contracts.events import Events
     from dispatch_core.contracts.storage import Storage
     from dispatch_core.engine.lane import Lane
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTERRUPT_DEADLINE = 10.0  # seconds until an interrupted turn must have ended
+NO_POLICY = PolicySection()
 ATTENTION = 2.0  # seconds a question of Codex must stand before a person is said to be needed
 
 
@@ -58,7 +62,7 @@ class Lanes:
     machine was started; that history has no trace of what was sent before then proves nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- collaborators
         self,
         storage: Storage,
         events: Events,
@@ -67,7 +71,10 @@ class Lanes:
         *,
         attention: float = ATTENTION,
         booted_at: datetime | None = None,
+        policy: PolicySection = NO_POLICY,
+        patience: Patience = PATIENCE,
     ) -> None:
+        self._policy = policy
         self._storage = storage
         self._events = events
         self._clock = clock
@@ -87,7 +94,35 @@ class Lanes:
             registrar=self._registrar,
             recovery=self._recovery,
         )
-        self._making: set[str] = set()
+        self._steering = Steering(
+            clock=clock,
+            link=link,
+            roster=self._roster,
+            registrar=self._registrar,
+            recovery=self._recovery,
+            submission=self._submission,
+            patience=patience,
+        )
+        self._lifecycle = Lifecycle(
+            threads=storage.threads,
+            events=events,
+            clock=clock,
+            link=link,
+            roster=self._roster,
+            registrar=self._registrar,
+            recovery=self._recovery,
+        )
+        self._branches = Branches(
+            threads=storage.threads,
+            events=events,
+            clock=clock,
+            link=link,
+            roster=self._roster,
+            registrar=self._registrar,
+            recovery=self._recovery,
+            submission=self._submission,
+            lifecycle=self._lifecycle,
+        )
 
     # Resolution and authority
 
@@ -95,17 +130,23 @@ class Lanes:
         """Return the one thread a selector names. Raises ThreadNotFound or AmbiguousSelector."""
         return await selectors.resolve(self._storage.threads, selector, fuzzy=fuzzy)
 
+    async def locate(self, selector: str, *, fuzzy: bool = False) -> ThreadRecord | str:
+        """Return the managed thread that a selector names, or the selector itself if it is an unmanaged thread's full id."""
+        return await selectors.locate(self._storage.threads, selector, fuzzy=fuzzy)
+
     async def writable(self, selector: str) -> ThreadRecord:
-        """Resolve exactly, and raise AuthorityDenied unless the thread is our own and not archived."""
+        """Resolve exactly, and raise AuthorityDenied unless the thread may be written."""
         thread = await self.resolve(selector)
-        if thread.source is not Source.OWN:
+        if thread.source is not Source.OWN and not self._policy.allow_attached_writes:
             raise AuthorityDenied(
                 f"{thread.handle} ({thread.ref}) is attached: it can be read, not written",
-                hint="write in a thread of your own: dispatch new NAME",
+                hint=f"dispatch fork {thread.ref} NAME makes a thread of your own; "
+                "[policy] allow_attached_writes = true allows it",
             )
         if thread.status is ThreadStatus.ARCHIVED:
             raise AuthorityDenied(
-                f"{thread.handle} ({thread.ref}) is archived", hint="dispatch list --archived"
+                f"{thread.handle} ({thread.ref}) is archived",
+                hint=f"dispatch restore {thread.ref}",
             )
         return thread
 
@@ -119,56 +160,86 @@ class Lanes:
 
     # What ops do
 
-    async def create(self, *, name: str, cwd: str, settings: ThreadSettings) -> ThreadRecord:
+    async def create(
+        self, *, name: str, cwd: str, settings: ThreadSettings, ephemeral: bool = False
+    ) -> ThreadRecord:
         """Start a thread in Codex and register it as our own. Raises ValidationFailed when the name is taken."""
-        handle = f"@{name}"
-        if handle in self._making:
-            raise ValidationFailed(
-                f"a thread {handle} is being made already", hint="choose another name"
-            )
-        self._making.add(handle)
-        try:
-            return await self._create(handle, cwd, settings)
-        finally:
-            self._making.discard(handle)
+        return await self._lifecycle.create(
+            name=name, cwd=cwd, settings=settings, ephemeral=ephemeral
+        )
+
+    async def attach(self, native_id: str) -> ThreadRecord:
+        """Register a thread that somebody else made; one that is managed is returned unchanged."""
+        return await self._lifecycle.attach(native_id)
 
     def check_text(self, text: str) -> None:
         """Raise ValidationFailed for text that Codex would refuse, drop or misread."""
         check_text(text)
 
-    async def send(self, thread: ThreadRecord, text: str) -> TurnRecord:
+    def check_message(self, message: Message) -> None:
+        """Raise ValidationFailed for a message that Codex would refuse, drop or misread."""
+        check_message(message)
+
+    async def send(self, thread: ThreadRecord, message: Message) -> TurnRecord:
         """Start a turn with one message; the turn is in the registry before Codex is asked.
 
         The turn is SUBMITTED. It is STARTED when Codex put the message into a turn that ran already, unknown to us.
         """
-        check_text(text)
-        return await self._submission.send(thread, text)
+        self.check_message(message)
+        return await self._submission.send(thread, message)
 
-    async def interrupt(self, thread: ThreadRecord) -> TurnRecord:
-        """Interrupt the running turn and return it once it has ended."""
-        lane = self._roster.lane(thread)
-        with anyio.move_on_after(INTERRUPT_DEADLINE):
-            while lane.submitting:
-                await lane.change()
-            turn_id = lane.active
-            if turn_id is None:
-                raise ValidationFailed(
-                    f"no turn runs in {thread.handle} ({thread.ref})",
-                    hint=f"dispatch get {thread.ref}",
-                )
-            # Codex refuses to interrupt a turn that it has accepted and not started yet.
-            while not lane.started(turn_id) and lane.active == turn_id:
-                await lane.change()
-            if lane.active == turn_id:
-                await appserver.threads.interrupt(self._link.codex, lane.native_id, turn_id)
-            while lane.active == turn_id or lane.dirty:
-                await lane.change()
-            if lane.turn is not None:
-                return lane.turn
-        raise OutcomeUnknown(
-            f"the turn in {thread.ref} has not ended {INTERRUPT_DEADLINE:g} s after it was interrupted",
-            hint=f"dispatch get {thread.ref}",
+    async def steer(self, thread: ThreadRecord, message: Message) -> TurnRecord:
+        """Add a message to the running turn and return that turn. Raises NoActiveTurn when none runs."""
+        self.check_message(message)
+        return await self._steering.steer(thread, message)
+
+    async def interject(self, thread: ThreadRecord, message: Message) -> TurnRecord:
+        """Interrupt the running turn and start one with the message. Raises NoActiveTurn when none runs."""
+        self.check_message(message)
+        return await self._steering.interject(thread, message)
+
+    async def inject(self, thread: ThreadRecord, text: str) -> None:
+        """Put text into the thread's context without starting a turn."""
+        self.check_text(text)
+        await self._steering.inject(thread, text)
+
+    async def interrupt(self, thread: ThreadRecord) -> StoppedTurn:
+        """Interrupt the running turn and return it once it has ended. Raises NoActiveTurn when none runs."""
+        return await self._steering.interrupt(thread)
+
+    async def rename(self, thread: ThreadRecord, name: str) -> ThreadRecord:
+        """Give a thread another name, here and in Codex."""
+        return await self._lifecycle.rename(thread, name)
+
+    async def archive(self, thread: ThreadRecord) -> ThreadRecord:
+        """Archive a thread, here and in Codex."""
+        return await self._lifecycle.archive(thread)
+
+    async def restore(self, thread: ThreadRecord) -> ThreadRecord:
+        """Bring an archived thread back, without loading it."""
+        return await self._lifecycle.restore(thread)
+
+    async def fork(
+        self,
+        thread: ThreadRecord,
+        *,
+        name: str,
+        settings: ThreadSettings,
+        cwd: str | None = None,
+        last_turn: str | None = None,
+    ) -> ThreadRecord:
+        """Start a thread of our own that begins with the history of this one."""
+        return await self._branches.fork(
+            thread, name=name, settings=settings, cwd=cwd, last_turn=last_turn
         )
+
+    async def revert(self, thread: ThreadRecord, *, before_turn: str) -> ThreadRecord:
+        """Forget a turn and all later ones."""
+        return await self._branches.revert(thread, before_turn=before_turn)
+
+    async def compact(self, thread: ThreadRecord) -> TurnRecord | None:
+        """Start to replace the thread's context by a summary."""
+        return await self._branches.compact(thread)
 
     async def settled(self, thread: ThreadRecord) -> ThreadRecord:
         """Return the thread once no turn runs in it, or a person must act.
@@ -186,17 +257,22 @@ class Lanes:
         record = await self._storage.threads.get(thread.key) or thread
         return replace(record, status=status, turn=turn)
 
-    async def history(self, thread: ThreadRecord, limit: int) -> Sequence[HistoryItem]:
-        """Return the last limit items, oldest first; none for a thread of which Codex has stored no turn."""
+    async def history(
+        self, thread: ThreadRecord, limit: int, *, before: str | None = None
+    ) -> HistoryPage:
+        """Return limit items up to ``before``, or the last ones; none for a thread of which Codex has stored no turn."""
+        refuse_ephemeral(thread, "be shown")
         lane = self._roster.lane(thread)
         if lane.turn is None and not lane.materialized:
-            return ()
+            return HistoryPage(items=(), older=None)
         try:
-            return await appserver.threads.last_items(self._link.codex, lane.native_id, limit)
-        except appserver.threads.ThreadUnknown:
+            return await appserver.history.page(
+                self._link.codex, lane.native_id, limit, before=before
+            )
+        except appserver.calls.ThreadUnknown:
             if lane.materialized:
                 raise
-            return ()
+            return HistoryPage(items=(), older=None)
 
     # Stopping
 
@@ -238,36 +314,6 @@ class Lanes:
         await self._registrar.run(task_status=task_status)
 
     # Private
-
-    async def _create(self, handle: str, cwd: str, settings: ThreadSettings) -> ThreadRecord:
-        rivals = await self._storage.threads.find("handle", handle)
-        if taken := [thread for thread in rivals if thread.status is not ThreadStatus.ARCHIVED]:
-            raise ValidationFailed(
-                f"there is a thread {handle} already: {taken[0].ref}",
-                hint=f"choose another name, or dispatch send {taken[0].ref} TEXT",
-            )
-        generation = self._link.generation
-        native_id = await appserver.threads.start(self._link.codex, cwd=cwd, settings=settings)
-        now = self._clock.now()
-        record = ThreadRecord(
-            key=uuid7(),
-            provider="codex",
-            native_id=native_id,
-            ref="",
-            handle=handle,
-            title=handle.removeprefix("@"),
-            source=Source.OWN,
-            status=ThreadStatus.IDLE,
-            cwd=cwd,
-            settings=settings,
-            created_at=now,
-            updated_at=now,
-        )
-        record = await self._storage.threads.add(record, ref_candidates(native_id))
-        self._roster.lane(record).generation = generation or self._link.generation
-        self._events.publish(EventKind.THREAD_CREATED, thread=record.key, data={"ref": record.ref})
-        await appserver.threads.set_name(self._link.codex, native_id, handle.removeprefix("@"))
-        return record
 
     async def _interrupt_quietly(self, key: str) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dispatch_core import appserver
 from dispatch_core.contracts.records import ThreadRecord, TurnRecord, TurnStatus
+from dispatch_core.engine.lane import REVERTED, nothing_left
 from dispatch_core.engine.registrar import News
 from dispatch_core.engine.roster import ENDINGS
 from dispatch_core.errors import (
@@ -21,7 +22,7 @@ from dispatch_core.errors import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from dispatch_core.appserver.threads import FoundTurn
+    from dispatch_core.appserver.turns import FoundTurn
     from dispatch_core.contracts.context import Clock
     from dispatch_core.contracts.storage import ThreadStore
     from dispatch_core.engine.lane import Lane
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ENDED_WITH_CODEX = "the thread was ephemeral and ended with Codex"
 NEVER_RAN = "Codex went away before it stored the message: it did not run; send it again"
 REBOOTED = (
     "the machine was started anew before the turn had ended, and Codex's history has no trace of it: "
@@ -81,6 +83,9 @@ class Recovery:
         """Find out what became of every turn whose end is not known."""
         try:
             for thread in await self._threads.list(limit=1_000_000):
+                if thread.ephemeral:
+                    self._outlive(self._roster.lane(thread))
+                    continue
                 known = thread.key in self._roster.lanes
                 if known or not (thread.turn is None or thread.turn.status.finished):
                     await self._recover_one(thread)
@@ -109,7 +114,10 @@ class Recovery:
         turn = lane.turn
         if turn is None or not lane.unresolved:
             return
-        found = await self._find(lane, turn)
+        if turn.error == REVERTED:
+            await self._find_newest(thread, lane)
+            return
+        found = await self._find(thread, lane, turn)
         if not lane.unresolved or lane.turn is None:
             return  # Codex has said it meanwhile
         if found is not None and found.status is TurnStatus.INTERRUPTED and turn.message_id:
@@ -141,17 +149,37 @@ class Recovery:
             except (CodexError, OutcomeUnknown) as error:
                 log.warning("thread %s: the end of its turn stays unknown: %s", thread.ref, error)
 
-    async def _find(self, lane: Lane, turn: TurnRecord) -> FoundTurn | None:
+    async def _find_newest(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Turns were taken back, or were about to be: the newest turn is the one that history has."""
+        found = await appserver.threads.newest_turn(
+            self._link.codex, lane.native_id, now=self._clock.now()
+        )
+        if not lane.unresolved:
+            return  # another turn has begun meanwhile
+        lane.turn = found or nothing_left(lane.turn)
+        log.info("thread %s: its newest turn is %s", thread.ref, lane.turn and lane.turn.id)
+        self._registrar.mark(lane)
+
+    def _outlive(self, lane: Lane) -> None:
+        """An ephemeral thread is gone with the Codex that held it, and its turn as well."""
+        if lane.generation == self._link.generation or lane.broken:
+            return
+        if lane.unresolved:
+            lane.conclude(TurnStatus.FAILED, ENDED_WITH_CODEX, self._clock.now())
+        lane.gone()
+        self._registrar.mark(lane)
+
+    async def _find(self, thread: ThreadRecord, lane: Lane, turn: TurnRecord) -> FoundTurn | None:
         """Return the turn as history has it; its message id finds it also when its turn id was never recorded."""
         generation = self._link.generation
         try:
             if lane.generation != generation or not generation:
-                await appserver.threads.resume(self._link.codex, lane.native_id)
+                await appserver.threads.resume(self._link.codex, lane.native_id, thread.settings)
                 lane.generation = generation or self._link.generation
-            return await appserver.threads.find_turn(
+            return await appserver.turns.find_turn(
                 self._link.codex, lane.native_id, turn_id=turn.id, message_id=turn.message_id
             )
-        except appserver.threads.ThreadUnknown:
+        except appserver.calls.ThreadUnknown:
             if lane.materialized:
                 raise
             return None

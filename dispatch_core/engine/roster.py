@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dispatch_core.appserver.signals import (
+    ArchiveChanged,
     ItemDone,
+    NameChanged,
     Signal,
+    ThreadDeleted,
     TurnEnded,
+    TurnsReverted,
     TurnStarted,
     TurnTroubled,
     project,
@@ -91,6 +95,8 @@ class Roster:
                 write(lane, News(EventKind.TURN_STARTED, signal.turn_id))
             elif isinstance(signal, TurnEnded):
                 self._registrar.mark(lane, News(ENDINGS[signal.status], signal.turn_id))
+            elif change := _change(signal):
+                self._registrar.mark(lane, News(EventKind.THREAD_CHANGED, None, {"change": change}))
             else:
                 self._registrar.mark(lane)
 
@@ -99,3 +105,17 @@ class Roster:
         if lane.lose(self._clock.now()):
             turn_id = lane.turn.id if lane.turn else None
             self._registrar.mark(lane, News(EventKind.TURN_UNKNOWN, turn_id))
+
+
+def _change(signal: Signal) -> str | None:
+    """Return the word for what a signal says has become of a thread as a whole."""
+    match signal:
+        case NameChanged():
+            return "renamed"
+        case ArchiveChanged(archived=archived):
+            return "archived" if archived else "restored"
+        case ThreadDeleted():
+            return "deleted"
+        case TurnsReverted():
+            return "reverted"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 SELECTOR_LIMIT = 500
 ID_PREFIX = 8
+FULL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ORDER: tuple[LookupField, ...] = ("ref", "native_id", "handle", "title")
 AFTER_AT: tuple[LookupField, ...] = ("handle", "title")
 
@@ -41,6 +43,16 @@ async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> 
         if found:
             return _only(selector, found)
     raise ThreadNotFound(selector, similar=await _similar(store, selector))
+
+
+async def locate(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> ThreadRecord | str:
+    """Return the managed thread that selector names, or selector itself if it is shaped like the full id of a Codex thread."""
+    try:
+        return await resolve(store, selector, fuzzy=fuzzy)
+    except ThreadNotFound:
+        if FULL_ID.fullmatch(selector):
+            return selector
+        raise
 
 
 def _only(selector: str, found: tuple[ThreadRecord, ...]) -> ThreadRecord:

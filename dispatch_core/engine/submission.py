@@ -11,14 +11,23 @@ import anyio
 
 from dispatch_core import appserver
 from dispatch_core.contracts.events import EventKind
-from dispatch_core.contracts.records import ThreadRecord, TurnRecord, TurnStatus
+from dispatch_core.contracts.records import (
+    Message,
+    Source,
+    ThreadRecord,
+    TurnRecord,
+    TurnStatus,
+)
 from dispatch_core.engine.ids import uuid7
 from dispatch_core.engine.registrar import News
 from dispatch_core.errors import (
+    ActiveWriter,
+    AuthorityDenied,
     CodexTimeout,
     CodexUnavailable,
     DispatchError,
     LaneBusy,
+    NotFound,
     OutcomeUnknown,
     StorageError,
 )
@@ -26,6 +35,7 @@ from dispatch_core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dispatch_core.appserver.thread_messages import Started
     from dispatch_core.contracts.context import Clock
     from dispatch_core.contracts.storage import ThreadStore
     from dispatch_core.engine.lane import Lane
@@ -35,6 +45,10 @@ if TYPE_CHECKING:
     from dispatch_core.engine.roster import Roster
 
 log = logging.getLogger(__name__)
+
+CHANGED_ARCHIVED = News(EventKind.THREAD_CHANGED, None, {"change": "archived"})
+CHANGED_NAME = News(EventKind.THREAD_CHANGED, None, {"change": "renamed"})
+CHANGED_DELETED = News(EventKind.THREAD_CHANGED, None, {"change": "deleted"})
 
 
 class Submission:
@@ -57,49 +71,89 @@ class Submission:
         self._registrar = registrar
         self._recovery = recovery
 
-    async def send(self, thread: ThreadRecord, text: str) -> TurnRecord:
+    async def send(self, thread: ThreadRecord, message: Message) -> TurnRecord:
         """Start a turn with one message; it is in the registry before Codex is asked. Raises as ``Lanes.send``."""
         lane = self._roster.lane(thread)
-        if lane.sending or lane.active is not None:
+        if lane.active is not None:
+            raise LaneBusy(thread.ref, lane.active)
+        with self.claim(thread, lane):
+            return await self.deliver(thread, lane, message)
+
+    @contextmanager
+    def claim(self, thread: ThreadRecord, lane: Lane) -> Iterator[None]:
+        """Be the only one who sends to the lane. Raises LaneBusy when somebody else is."""
+        if lane.sending:
             raise LaneBusy(thread.ref, lane.active)
         lane.sending = True
         try:
-            async with lane.lock:
-                with _nothing_sent():
-                    await self._recovery.look_back(thread, lane)
-                    if lane.active is not None:
-                        raise LaneBusy(thread.ref, lane.active)
-                    await self._ensure_loaded(thread, lane)
-                if lane.active is not None:
-                    raise LaneBusy(thread.ref, lane.active)
-                return await self._submit(thread, lane, text)
+            yield
         finally:
             lane.sending = False
+            lane.touch()
 
-    async def _ensure_loaded(self, thread: ThreadRecord, lane: Lane) -> None:
-        """Make Codex hold the thread; one that it never wrote to disk is started anew under the same ref."""
+    async def deliver(self, thread: ThreadRecord, lane: Lane, message: Message) -> TurnRecord:
+        """Hand a message to Codex; the caller has claimed the lane. Raises as ``Lanes.send``."""
+        async with lane.lock:
+            with nothing_sent():
+                await self._recovery.look_back(thread, lane)
+                if lane.active is not None:
+                    raise LaneBusy(thread.ref, lane.active)
+                await self.ensure_loaded(thread, lane)
+            if lane.active is not None:
+                raise LaneBusy(thread.ref, lane.active)
+            return await self._submit(thread, lane, message)
+
+    async def ensure_loaded(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Make Codex hold the thread; one that it never wrote to disk is started anew under the same ref.
+
+        The caller holds the lane's lock. Raises ActiveWriter, AuthorityDenied when Codex has archived it, NotFound when Codex
+        has lost it, and as ``Codex.request``.
+        """
         generation = self._link.generation
         if lane.generation == generation and generation:
             return
+        if thread.ephemeral:
+            self._registrar.mark(lane, *([CHANGED_DELETED] if lane.gone() else []))
+            raise _vanished(thread)
         try:
-            await appserver.threads.resume(self._link.codex, lane.native_id)
-        except appserver.threads.ThreadUnknown:
-            if lane.materialized:
-                raise
-            await self._start_anew(thread, lane)
+            loaded = await appserver.threads.resume(
+                self._link.codex, lane.native_id, thread.settings
+            )
+        except appserver.calls.ThreadUnknown as error:
+            if lane.materialized or thread.source is not Source.OWN:
+                self._registrar.mark(lane, *([CHANGED_DELETED] if lane.gone() else []))
+                raise _vanished(thread) from error
+            loaded = await self._start_anew(thread, lane)
+        except appserver.calls.ThreadArchived as error:
+            self._registrar.mark(
+                lane, *([CHANGED_ARCHIVED] if lane.put_away(archived=True) else [])
+            )
+            raise AuthorityDenied(
+                f"{thread.handle} ({thread.ref}) is archived in Codex",
+                hint=f"dispatch restore {thread.ref}",
+            ) from error
+        except ActiveWriter as error:
+            raise ActiveWriter(thread.ref) from error
         lane.generation = generation or self._link.generation
+        if loaded.name and lane.rename(loaded.name):
+            self._registrar.mark(lane, CHANGED_NAME)  # by somebody else, while nobody listened
+        if loaded.in_use != thread.in_use:
+            await self._threads.update(
+                thread.key, in_use=loaded.in_use, updated_at=self._clock.now()
+            )
 
-    async def _start_anew(self, thread: ThreadRecord, lane: Lane) -> None:
-        native_id = await appserver.threads.start(
+    async def _start_anew(self, thread: ThreadRecord, lane: Lane) -> Started:
+        started = await appserver.threads.start(
             self._link.codex, cwd=thread.cwd, settings=thread.settings
         )
-        log.info("thread %s had no history; it is now Codex thread %s", thread.ref, native_id)
-        await self._threads.update(thread.key, native_id=native_id, updated_at=self._clock.now())
-        self._roster.readdress(lane, native_id)
+        log.info("thread %s had no history; it is now Codex thread %s", thread.ref, started.id)
+        await self._threads.update(thread.key, native_id=started.id, updated_at=self._clock.now())
+        self._roster.readdress(lane, started.id)
         if thread.title:
-            await appserver.threads.set_name(self._link.codex, native_id, thread.title)
+            await appserver.threads.set_name(self._link.codex, started.id, thread.title)
+        return started
 
-    async def _submit(self, thread: ThreadRecord, lane: Lane, text: str) -> TurnRecord:
+    async def _submit(self, thread: ThreadRecord, lane: Lane, message: Message) -> TurnRecord:
         before = lane.turn
         turn = TurnRecord(
             message_id=uuid7(),
@@ -112,7 +166,7 @@ class Submission:
         try:
             await self._registrar.store(lane)
             recorded = True
-            turn = await self._hand_over(thread, lane, text, before)
+            turn = await self._hand_over(thread, lane, message, before)
             # The registry has the message id, by which a later daemon finds the turn: its id can wait.
             answered = turn.status is TurnStatus.SUBMITTED
         except (OutcomeUnknown, CodexTimeout) as error:
@@ -142,36 +196,36 @@ class Submission:
         self._registrar.tell(lane, News(EventKind.TURN_UNKNOWN))
 
     async def _hand_over(
-        self, thread: ThreadRecord, lane: Lane, text: str, before: TurnRecord | None
+        self, thread: ThreadRecord, lane: Lane, message: Message, before: TurnRecord | None
     ) -> TurnRecord:
         """Give the submitted message to Codex and return the turn it is in: SUBMITTED, or STARTED if that ran already."""
         turn = lane.turn
         if turn is None or turn.message_id is None:
             raise ValueError("no message was submitted")
         try:
-            turn_id = await self._start_turn(thread, lane, text, turn.message_id)
-        except appserver.threads.ThreadUnknown:
+            turn_id = await self._start_turn(thread, lane, message, turn.message_id)
+        except appserver.calls.ThreadUnknown:
             # Nothing has happened: Codex unloaded the thread, or was replaced, after we had looked.
             lane.generation = None
-            with _nothing_sent():
-                await self._ensure_loaded(thread, lane)
-            turn_id = await self._start_turn(thread, lane, text, turn.message_id)
+            with nothing_sent():
+                await self.ensure_loaded(thread, lane)
+            turn_id = await self._start_turn(thread, lane, message, turn.message_id)
         if lane.adopt(turn_id, before):
             return replace(turn, id=turn_id)
         log.warning("thread %s: the message joined turn %s, which ran already", thread.ref, turn_id)
         return replace(turn, id=turn_id, status=TurnStatus.STARTED)
 
     async def _start_turn(
-        self, thread: ThreadRecord, lane: Lane, text: str, message_id: str
+        self, thread: ThreadRecord, lane: Lane, message: Message, message_id: str
     ) -> str:
         lane.handed = self._link.generation
-        return await appserver.threads.start_turn(
-            self._link.codex, lane.native_id, text, message_id, thread.settings
+        return await appserver.turns.start(
+            self._link.codex, lane.native_id, message, message_id, thread.settings
         )
 
 
 @contextmanager
-def _nothing_sent() -> Iterator[None]:
+def nothing_sent() -> Iterator[None]:
     """Say that nothing was sent when it is only a preparation whose outcome is unknown."""
     try:
         yield
@@ -179,6 +233,22 @@ def _nothing_sent() -> Iterator[None]:
         raise CodexUnavailable(
             f"the message was not sent: {error.message}", hint="dispatch daemon status"
         ) from error
+
+
+def _vanished(thread: ThreadRecord) -> NotFound:
+    details = {"thread": thread.ref, "id": thread.native_id}
+    another = f"dispatch new NAME TEXT starts another thread, dispatch archive {thread.ref} takes this one off the list"
+    if thread.ephemeral:
+        return NotFound(
+            f"{thread.handle} ({thread.ref}) was ephemeral: it ended with the Codex process that held it",
+            hint=another,
+            details=details,
+        )
+    return NotFound(
+        f"Codex has no thread {thread.native_id} any more, which {thread.handle} ({thread.ref}) was",
+        hint=f"its history was deleted, or CODEX_HOME is another one: dispatch daemon status; {another}",
+        details=details,
+    )
 
 
 def _unknown(thread: ThreadRecord, turn: TurnRecord, error: DispatchError) -> OutcomeUnknown:

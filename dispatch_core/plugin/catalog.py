@@ -170,6 +170,8 @@ def describe(op: Op[Any, Any], owner: PluginReport) -> OpInfo:
         plugin=owner.name,
         dist=owner.dist,
         hidden_from=sorted(op.hidden_from),
+        stream=None if op.stream is None else {"rows": op.stream.rows, "always": op.stream.always},
+        progress=op.progress,
     )
 
 

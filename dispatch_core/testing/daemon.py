@@ -103,6 +103,11 @@ class Dispatch:
             raise AssertionError(f"exit {done.returncode}, but the error says {error['exit_code']}")
         return error
 
+    def wait(self, thread: str, *, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait until no turn runs in one thread, and return its result: thread, outcome, turn and text."""
+        [result] = self.json("wait", thread, "--timeout", f"{timeout:g}")["results"]
+        return dict(result)
+
     def pid(self) -> int:
         """Return the process id of the running daemon."""
         return int(self.json("daemon", "status", "--no-start")["pid"])

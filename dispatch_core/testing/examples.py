@@ -16,11 +16,20 @@ def make_world(dispatch: Dispatch) -> None:
     """Create the example world.
 
     Thread ``@builder`` has one finished turn, the answer to "Say hello"; ``@reviewer`` has none; the trigger ``nightly`` sends
-    "Summarise the day" to @reviewer at three in the morning.
+    "Summarise the day" to @reviewer at three in the morning. ``@spare`` has two finished turns and is there to be changed;
+    ``@retired`` has one and is archived.
     """
-    dispatch.json("new", "builder", "Say hello", "--cwd", "/")
-    dispatch.json("wait", "@builder", "--timeout", "60")
-    dispatch.json("new", "reviewer", "--cwd", "/")
+    for name, *texts in (
+        ("builder", "Say hello"),
+        ("reviewer",),
+        ("spare", "One", "Two"),
+        ("retired", "Done"),
+    ):
+        dispatch.json("new", name, "--cwd", "/")
+        for text in texts:
+            dispatch.json("send", f"@{name}", text)
+            dispatch.json("wait", f"@{name}", "--timeout", "60")
+    dispatch.json("archive", "@retired", "--yes")
     words = (
         "--when",
         "cron",

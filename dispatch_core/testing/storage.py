@@ -20,17 +20,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import pytest
-from anyio import create_task_group, fail_after
+from anyio import create_task_group, fail_after, to_thread
 
 from dispatch_core.api import (
     ActionRecord,
+    CachedRecord,
     FiringRecord,
     FiringStatus,
+    ModelInUse,
     Source,
     Storage,
     StorageError,
@@ -42,10 +44,28 @@ from dispatch_core.api import (
     TurnStatus,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 OpenStorage: TypeAlias = Callable[[AsyncExitStack], Awaitable[Storage]]
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER = START + timedelta(minutes=1)
+EVERY_SETTING = ThreadSettings(
+    sandbox="workspace-write",
+    approval_policy="never",
+    approvals_reviewer="auto",
+    permissions="careful",
+    model="m",
+    model_provider="p",
+    effort="high",
+    summary="concise",
+    personality="friendly",
+    service_tier="priority",
+    output_schema={"type": "object", "properties": {"ü": {"enum": [1, None, True, 0.5, []]}}},
+    base_instructions="Ünïcode\n✓",
+    developer_instructions="",
+)
 PATIENCE = 20.0  # seconds; a backend that waits for ever fails instead of hanging the run
 
 
@@ -129,6 +149,8 @@ class StorageConformance:
             status=ThreadStatus.UNKNOWN,
             settings=ThreadSettings(sandbox="read-only", model="m", effort="high"),
             materialized=True,
+            ephemeral=True,
+            in_use=ModelInUse(provider="p", model="m", effort="low", service_tier="fast"),
             turn=a_turn(
                 id="turn-1", error="it broke", completed_at=LATER, status=TurnStatus.FAILED
             ),
@@ -138,6 +160,38 @@ class StorageConformance:
 
         assert added == replace(thread, ref="0AAAA1")
         assert await storage.threads.get(thread.key) == added
+
+    async def test_every_setting_comes_back_as_it_was_added(self, storage: Storage) -> None:
+        missing = [f.name for f in fields(EVERY_SETTING) if getattr(EVERY_SETTING, f.name) is None]
+        assert missing == []
+
+        added = await storage.threads.add(a_thread(settings=EVERY_SETTING), ["0AAAA1"])
+
+        assert added.settings == EVERY_SETTING
+        assert await storage.threads.get(added.key) == added
+        assert await storage.threads.list() == (added,)
+
+    async def test_what_a_thread_leaves_open_stays_open(self, storage: Storage) -> None:
+        added = await storage.threads.add(a_thread(in_use=ModelInUse(model="m")), ["0AAAA1"])
+
+        thread = await storage.threads.get(added.key)
+
+        assert thread is not None
+        assert thread.settings == ThreadSettings()
+        assert thread.in_use == ModelInUse(model="m")
+        assert (thread.ephemeral, thread.materialized, thread.turn) == (False, False, None)
+
+    async def test_a_record_is_the_frozen_one_of_the_contract(self, storage: Storage) -> None:
+        added = await storage.threads.add(a_thread(turn=a_turn()), ["0AAAA1"])
+
+        (thread,) = await storage.threads.list()
+
+        assert type(thread) is ThreadRecord
+        assert type(thread.turn) is TurnRecord
+        assert replace(thread) == added
+        for record, name in ((thread, "title"), (thread.turn, "status")):
+            with pytest.raises(FrozenInstanceError):
+                setattr(record, name, "x")
 
     async def test_a_thread_gets_the_first_free_ref(self, storage: Storage) -> None:
         refs = ["0AAAA1", "0AAAA2", "0AAAA3"]
@@ -309,8 +363,10 @@ class StorageConformance:
             "handle": "@new",
             "title": "New",
             "status": ThreadStatus.BUSY,
-            "settings": ThreadSettings(model="m2"),
+            "settings": EVERY_SETTING,
             "materialized": True,
+            "ephemeral": True,
+            "in_use": ModelInUse(provider="p", model="m2"),
             "updated_at": LATER,
         }
 
@@ -325,6 +381,21 @@ class StorageConformance:
         after = await storage.threads.update(thread.key, title=None, updated_at=LATER)
 
         assert after.title is None
+
+    async def test_an_update_can_clear_the_model_in_use_and_every_setting(
+        self, storage: Storage
+    ) -> None:
+        thread = await storage.threads.add(
+            a_thread(settings=EVERY_SETTING, in_use=ModelInUse(model="m"), ephemeral=True),
+            ["0AAAA1"],
+        )
+
+        after = await storage.threads.update(
+            thread.key, settings=ThreadSettings(), in_use=None, ephemeral=False, updated_at=LATER
+        )
+
+        assert (after.settings, after.in_use, after.ephemeral) == (ThreadSettings(), None, False)
+        assert await storage.threads.get(thread.key) == after
 
     async def test_an_update_of_an_unknown_thread_is_a_lookup_error(self, storage: Storage) -> None:
         with pytest.raises(LookupError):
@@ -584,6 +655,91 @@ class StorageConformance:
         assert await storage.firings.abandon() == ()
         assert not await storage.firings.claim("trigger-1", "open", LATER)
 
+    # The cache.
+
+    async def test_nothing_is_cached_under_an_unknown_name(self, storage: Storage) -> None:
+        assert await storage.cache.get("models") is None
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None,
+            True,
+            0,
+            1.5,
+            "Ünïcode ✓",
+            [],
+            {},
+            {"data": [{"id": "m", "efforts": ["low", None]}]},
+        ],
+    )
+    async def test_a_cached_value_comes_back_with_its_moment(
+        self, storage: Storage, value: Any
+    ) -> None:
+        await storage.cache.put("models", value, START)
+
+        assert await storage.cache.get("models") == CachedRecord(value=value, at=START)
+
+    async def test_a_value_takes_the_place_of_the_one_before(self, storage: Storage) -> None:
+        await storage.cache.put("models", ["old"], START)
+        await storage.cache.put("profiles", ["other"], START)
+
+        await storage.cache.put("models", ["new"], LATER)
+
+        assert await storage.cache.get("models") == CachedRecord(value=["new"], at=LATER)
+        assert await storage.cache.get("profiles") == CachedRecord(value=["other"], at=START)
+
+    @pytest.mark.parametrize("value", [{1, 2}, object(), float("nan"), START])
+    async def test_what_is_no_json_is_not_cached(self, storage: Storage, value: Any) -> None:
+        await storage.cache.put("models", ["kept"], START)
+
+        with pytest.raises((TypeError, ValueError)):
+            await storage.cache.put("models", value, LATER)
+
+        assert await storage.cache.get("models") == CachedRecord(value=["kept"], at=START)
+
+    async def test_a_cached_value_belongs_to_nobody_else(self, storage: Storage) -> None:
+        value = {"data": ["m"]}
+        await storage.cache.put("models", value, START)
+
+        value["data"].append("later")
+        first = await storage.cache.get("models")
+        assert first is not None
+        first.value["data"].append("mine")
+
+        assert await storage.cache.get("models") == CachedRecord(value={"data": ["m"]}, at=START)
+
+    # What a backend need not have.
+
+    async def test_a_backend_says_what_it_does_not_have(self, storage: Storage) -> None:
+        assert storage.index is None or callable(storage.index.checkpoints)
+        assert storage.maintenance is None or callable(storage.maintenance.check)
+
+    async def test_a_backend_that_can_be_checked_finds_itself_whole(self, storage: Storage) -> None:
+        if storage.maintenance is None:
+            pytest.skip("this backend needs no maintenance")
+        await storage.threads.add(a_thread(), ["0AAAA1"])
+
+        report = await to_thread.run_sync(storage.maintenance.check)
+
+        assert (report.exists, report.problems) == (True, ())
+        assert report.schema == report.supported
+        assert report.counts["threads"] == 1
+
+    async def test_a_backend_that_can_be_copied_is_copied_and_overwrites_nothing(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        if storage.maintenance is None:
+            pytest.skip("this backend needs no maintenance")
+        await storage.threads.add(a_thread(), ["0AAAA1"])
+        target = tmp_path / "copy"
+
+        copy = await to_thread.run_sync(storage.maintenance.backup, target)
+
+        assert copy.exists()
+        with pytest.raises(StorageError):
+            await to_thread.run_sync(storage.maintenance.backup, target)
+
     # Restarts.
 
     async def test_everything_is_there_after_a_restart(self, open_storage: OpenStorage) -> None:
@@ -595,6 +751,7 @@ class StorageConformance:
             await storage.firings.claim("trigger-1", "noon", START)
             action = ActionRecord(at=START, op="new", principal="human", outcome="ok")
             await storage.actions.append(action)
+            await storage.cache.put("models", ["m"], START)
 
         async with AsyncExitStack() as stack:
             storage = await open_storage(stack)
@@ -602,6 +759,7 @@ class StorageConformance:
             assert await storage.threads.list() == (thread,)
             assert await storage.triggers.list() == (a_trigger(),)
             assert await storage.actions.latest(10) == (action,)
+            assert await storage.cache.get("models") == CachedRecord(value=["m"], at=START)
 
     async def test_an_occasion_is_claimed_once_across_a_restart(
         self, open_storage: OpenStorage

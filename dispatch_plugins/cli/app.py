@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class App:
     """One run of the command line; what the commands share.
 
-    execute: runs the op that the command line asks for; confirmed says whether --yes was given.
+    execute: runs the op that the command line asks for; confirmed says whether --yes was given, interactive whether a question
+    may be asked otherwise.
     """
 
     def __init__(self, invocation: Invocation, execute: Callable[..., int] | None = None) -> None:
@@ -33,9 +34,15 @@ class App:
         """Take the global options that were parsed, wherever they stood."""
         self.invocation.options = dict(context.meta.get(GLOBALS, {}))
 
-    def execute(self, plan: Plan, *, confirmed: bool) -> int:
+    def execute(self, plan: Plan, *, confirmed: bool, interactive: bool) -> int:
         """Run an op."""
-        return self._execute(self.invocation, plan, confirmed=confirmed)
+        return self._execute(self.invocation, plan, confirmed=confirmed, interactive=interactive)
+
+    def offer(self, kind: str, incomplete: str) -> list[tuple[str, str]]:
+        """Return what a shell may complete a value of a kind with, and what each is."""
+        from dispatch_plugins.cli.suggest import suggestions
+
+        return suggestions(self.invocation, kind, incomplete)
 
     def broken(self) -> None:
         """Raise the reason when the manifest could not be built."""
@@ -48,7 +55,7 @@ class App:
         sys.stdout.write(text)
 
 
-def _run(invocation: Invocation, plan: Plan, *, confirmed: bool) -> int:
+def _run(invocation: Invocation, plan: Plan, *, confirmed: bool, interactive: bool) -> int:
     from dispatch_plugins.cli.run import run  # imports the client, which help does not need
 
-    return run(invocation, plan, confirmed=confirmed)
+    return run(invocation, plan, confirmed=confirmed, interactive=interactive)

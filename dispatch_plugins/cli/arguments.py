@@ -57,25 +57,35 @@ def gather(
 def complete(
     command: str, fields: Sequence[Field], values: Mapping[str, Any], env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the input to send: directories absolute and known to exist, text read from stdin, every string valid Unicode.
+    """Return the input to send: directories and files absolute and known to exist, what comes from stdin, all valid Unicode.
 
     Raises ValidationFailed naming the field.
     """
     args = dict(values)
+    reader = ""
     for field in fields:
         if field.name not in args:
             if field.default_cwd:
                 args[field.name] = _cwd(field)
             continue
         value = args[field.name]
-        if field.path:
-            several = isinstance(value, list)
+        if field.path or field.file:
             found = [
-                _directory(command, field, one, env) for one in (value if several else [value])
+                _existing(command, field, one, env)
+                for one in (value if isinstance(value, list) else [value])
             ]
-            args[field.name] = found if several else found[0]
-        elif field.stdin and value == STDIN:
-            args[field.name] = _stdin(command, field)
+            args[field.name] = found if isinstance(value, list) else found[0]
+        elif _from_stdin(field, value):
+            if reader:
+                refuse(
+                    f"{command}: {reader} and {field.metavar} cannot both be read from standard input",
+                    f"write one of them on the command line: {command} --help",
+                    field=field.name,
+                )
+            reader = field.metavar
+            args[field.name] = (
+                _names(command, field, value) if field.lines else _stdin(command, field)
+            )
         _check_text(field, args[field.name])
     return args
 
@@ -108,21 +118,42 @@ def _cwd(field: Field) -> str:
         )
 
 
-def _directory(command: str, field: Field, value: str, env: Mapping[str, str]) -> str:
+def _existing(command: str, field: Field, value: str, env: Mapping[str, str]) -> str:
+    """Return the absolute path of the directory or file that a value names in the caller."""
     home = env.get("HOME")
     if home and (value == "~" or value.startswith("~/")):  # --cwd=~/x reaches us as it is
         value = home + value[1:]
     path = value if os.path.isabs(value) else os.path.join(_cwd(field), value)
     path = os.path.normpath(path)
-    if os.path.isdir(path):
+    if os.path.isdir(path) if field.path else os.path.isfile(path):
         return path
-    problem = "is not a directory" if os.path.exists(path) else "does not exist"
+    what = "directory" if field.path else "file"
+    problem = f"is not a {what}" if os.path.exists(path) else "does not exist"
+    advice = "create it, or name another" if field.path else "name one that exists"
     refuse(
-        f"{field.option}: the directory {path} {problem}",
-        f"create it, or name another: {command} {field.option} DIRECTORY",
+        f"{field.option}: the {what} {path} {problem}",
+        f"{advice}: {command} {field.option} {what.upper()}",
         field=field.name,
         path=path,
     )
+
+
+def _from_stdin(field: Field, value: Any) -> bool:
+    return (field.stdin and value == STDIN) or (field.lines and STDIN in value)
+
+
+def _names(command: str, field: Field, given: Sequence[str]) -> list[str]:
+    """Return what was given with the lines of stdin in the place of ``-``; empty lines count for nothing."""
+    read = [line.strip() for line in _stdin(command, field).splitlines()]
+    read = [line for line in read if line]
+    if not read:
+        refuse(
+            f"{command}: standard input names no {field.metavar}",
+            "give one a line; an empty input is not taken for all of them",
+            field=field.name,
+        )
+    at = given.index(STDIN)
+    return [*given[:at], *read, *(word for word in given[at + 1 :] if word != STDIN)]
 
 
 def _stdin(command: str, field: Field) -> str:

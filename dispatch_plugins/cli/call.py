@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from dispatch_core.control.sync_client import Connection
 from dispatch_core.control.wire import PROTOCOL
 from dispatch_core.daemon.paths import Paths
+from dispatch_core.daemon.reach import reach
 from dispatch_core.plugin.manifest import identity
 from dispatch_plugins.cli import output
 from dispatch_plugins.cli.invocation import is_terminal
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from dispatch_core.control.sync_client import Connection
     from dispatch_core.control.wire import Reply
     from dispatch_plugins.cli.invocation import Invocation
 
-CONNECT_TIMEOUT = 5.0  # seconds; a daemon that runs accepts at once
 MARGIN = 5.0  # seconds on top of the op's own timeout, so that the daemon's answer comes first
+STALE = "the daemon runs other plugins or another build; it is replaced once no turn runs in it"
 
 
 def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any]) -> Reply:
@@ -28,18 +29,21 @@ def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any])
 
     Raises RemoteError with the daemon's error, DaemonUnreachable, DaemonStale, or OutcomeUnknown when the daemon went away.
     """
-    from dispatch_core.errors import RemoteError
+
+    def ask(connection: Connection) -> Reply:
+        with connection:
+            if op.get("progress") and is_terminal(sys.stderr):
+                from dispatch_plugins.cli.progress import call_with_progress
+
+                return call_with_progress(invocation, connection, op, args)
+            greeting, reply = connection.first_call(
+                hello(invocation), op["name"], args, **asked(invocation, op)
+            )
+            notice(greeting)
+            return reply
 
     paths = Paths.from_env(invocation.env)
-    try:
-        return _attempt(invocation, paths, op, args)
-    except RemoteError as error:
-        if error.code != "daemon_stale":
-            raise
-        from dispatch_core.daemon import launch
-
-        launch.replace(paths, error, output.note)
-    return _attempt(invocation, paths, op, args)
+    return reach(paths, ask, start=not invocation.no_start, note=output.note)
 
 
 def hello(invocation: Invocation) -> dict[str, Any]:
@@ -54,43 +58,20 @@ def hello(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _attempt(
-    invocation: Invocation, paths: Paths, op: Mapping[str, Any], args: Mapping[str, Any]
-) -> Reply:
-    timeout = None if op["timeout"] is None else op["timeout"] + MARGIN
+def asked(invocation: Invocation, op: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a request for an op is made: its schema, the view, the deadline and whether it only reads."""
     view = None
     if not invocation.json:
         view = {"width": invocation.width(), "color": invocation.color(sys.stdout)}
-    with _connect(invocation, paths) as connection:
-        greeting, reply = connection.first_call(
-            hello(invocation),
-            op["name"],
-            dict(args),
-            schema=op["schema_hash"],
-            view=view,
-            timeout=timeout,
-            read=op["intent"] == "read",
-        )
+    return {
+        "schema": op["schema_hash"],
+        "view": view,
+        "timeout": None if op["timeout"] is None else op["timeout"] + MARGIN,
+        "read": op["intent"] == "read",
+    }
+
+
+def notice(greeting: Mapping[str, Any]) -> None:
+    """Say so when the daemon that answered is about to be replaced."""
     if greeting.get("stale") and is_terminal(sys.stderr):
-        output.note(
-            "the daemon runs other plugins or another build; it is replaced once no turn runs in it"
-        )
-    return reply
-
-
-def _connect(invocation: Invocation, paths: Paths) -> Connection:
-    from dispatch_core.errors import DaemonUnreachable
-
-    try:
-        return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)
-    except DaemonUnreachable as error:
-        if invocation.no_start:
-            raise DaemonUnreachable(
-                f"the daemon is not running (nothing answers on {paths.socket})",
-                hint="dispatch up starts it",
-                details=error.details,
-            ) from None
-    from dispatch_core.daemon import launch
-
-    launch.up(paths, offline=False)
-    return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)
+        output.note(STALE)

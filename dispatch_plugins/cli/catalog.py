@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SECTIONS = ("Threads", "Messages", "Goals", "Triggers", "Daemon")
 LAST = "Plugins"
 SIMILAR = 3
+READABLE = 90  # characters of a command line that opens the root help, if there is one
 
 
 class Catalog:
@@ -66,18 +67,21 @@ class Catalog:
         return [(title, rows[title]) for title in (*known, *others, LAST) if title in rows]
 
     def examples(self) -> list[str]:
-        """Return the command lines that open the root help: how to write to each noun of our own."""
-        lines: dict[str, str] = {}
+        """Return the command lines that open the root help: how to write to each noun of our own.
+
+        Of the ops on a noun, one that takes text is shown if there is one: what a newcomer has is something to say.
+        """
+        shown: dict[str, Mapping[str, Any]] = {}
         for op in self.visible:
-            if (
-                op["dist"] in self.first_party
-                and op["intent"] == "write"
-                and op["noun"] not in lines
-            ):
-                good = [example for example in op["examples"] if example.get("error") is None]
-                if good:
-                    lines[op["noun"]] = command_line(op, good[0]["input"])
-        return list(lines.values())[:4]
+            if op["dist"] in self.first_party and op["intent"] == "write" and _good(op):
+                best = shown.setdefault(self._section(op["dist"], op["noun"]), op)
+                if _takes_text(op) and not _takes_text(best):
+                    shown[self._section(op["dist"], op["noun"])] = op
+        ops = [shown[title] for title in SECTIONS if title in shown]
+        lines = [[command_line(op, example["input"]) for example in _good(op)] for op in ops]
+        return [
+            next((line for line in of if len(line) <= READABLE), min(of, key=len)) for of in lines
+        ]
 
     def owner(self, op: Mapping[str, Any]) -> str | None:
         """Return the distribution of a third party's op."""
@@ -88,6 +92,15 @@ class Catalog:
             return f"From {dist}"
         title = f"{noun[:1].upper()}{noun[1:]}"
         return title if title in SECTIONS else f"{title}s"
+
+
+def _good(op: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [example for example in op["examples"] if example.get("error") is None]
+
+
+def _takes_text(op: Mapping[str, Any]) -> bool:
+    fields = op["schema"].get("properties", {}).values()
+    return any(field.get("x-cli", {}).get("stdin") for field in fields)
 
 
 def similar(word: str, candidates: Iterable[str]) -> list[str]:

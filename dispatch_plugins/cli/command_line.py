@@ -24,6 +24,9 @@ def run(app: App, argv: list[str]) -> int:
     if instruction:
         from click.shell_completion import shell_complete
 
+        from dispatch_plugins.cli import shells
+
+        shells.install()
         return shell_complete(root, {}, PROGRAM, COMPLETE_VAR, instruction)
     try:
         with root.make_context(PROGRAM, list(argv)) as context:

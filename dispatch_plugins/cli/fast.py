@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """What a command line asks for: an op, the values of its fields, and global options."""
+    """What a command line asks for: an op, the values of its fields, and global options.
 
-    __slots__ = ("fields", "op", "options", "values")
+    follow: whether to go on with a stream; None when nothing was said about it.
+    """
+
+    __slots__ = ("fields", "follow", "op", "options", "values")
 
     def __init__(
         self,
@@ -27,7 +30,10 @@ class Plan:
         fields: list[Field],
         values: dict[str, Any],
         options: dict[str, Any],
+        *,
+        follow: bool | None = None,
     ) -> None:
+        self.follow = follow
         self.op = op
         self.fields = fields
         self.values = values

@@ -16,7 +16,9 @@ METAVARS = {
     "pairs": "KEY=VALUE",
     "json": "JSON",
     "any": "VALUE",
+    "choice": "WORD",
 }
+MOST_CHOICES = 60  # characters
 SCALARS = {"string": "text", "integer": "int", "number": "float", "boolean": "bool"}
 
 
@@ -31,9 +33,11 @@ class Field:
         "aliases",
         "argument",
         "choices",
+        "complete",
         "default",
         "default_cwd",
         "description",
+        "file",
         "hidden",
         "kind",
         "many",
@@ -52,15 +56,31 @@ class Field:
         self.default: Any = schema.get("default")
         self.argument = bool(marks.get("argument"))
         self.path = bool(marks.get("path"))
+        self.file = bool(marks.get("file"))
+        self.complete: str = marks.get("complete", "")
         self.default_cwd = bool(marks.get("default_cwd"))
         self.hidden = bool(marks.get("hidden"))
         self.stdin = bool(marks.get("stdin"))
-        if self.stdin:
-            self.description = f"{self.description.rstrip('.')}; - reads it from standard input."
         self.aliases = ["--" + alias.replace("_", "-") for alias in marks.get("aliases", ())]
         self.required = required and not self.default_cwd
         self.many = schema.get("type") == "array"
         self.kind, self.choices = _kind(schema["many"] if self.many else schema, marks)
+        if self.lines:
+            self.description = (
+                f"{self.description.rstrip('.')}; - reads them from standard input, one a line."
+            )
+        elif self.stdin:
+            self.description = f"{self.description.rstrip('.')}; - reads it from standard input."
+
+    @property
+    def lines(self) -> bool:
+        """Whether ``-`` among the values stands for the lines of standard input: several things are named at positions."""
+        return self.argument and self.many and self.kind == "text"
+
+    @property
+    def many_choices(self) -> bool:
+        """Whether the choices are too many to stand beside the name of the option."""
+        return sum(len(str(choice)) + 1 for choice in self.choices) > MOST_CHOICES
 
     @property
     def metavar(self) -> str:
@@ -69,7 +89,9 @@ class Field:
             return self.option[2:].upper()
         if self.path:
             return "DIRECTORY"
-        if self.kind == "choice":
+        if self.file:
+            return "FILE"
+        if self.kind == "choice" and not self.many_choices:
             return f"[{'|'.join(map(str, self.choices))}]"
         return METAVARS.get(self.kind, "")
 

@@ -19,6 +19,7 @@ from dispatch_plugins.cli.params import (
     global_options,
     names_of,
     options_for,
+    own_options,
     values_from,
 )
 
@@ -137,9 +138,8 @@ class OpCommand(click.Command):
         self.app = app
         self.op = op
         self.fields = fields_of(op["schema"])
-        params = options_for(self.fields)
-        if op["intent"] == "destroy" and "--yes" not in names_of(params):
-            params.append(click.Option(["confirmed", "--yes"], is_flag=True, help="Do not ask."))
+        params = options_for(self.fields, app.offer)
+        params += own_options(op, names_of(params))
         params += global_options(names_of(params))
         super().__init__(word, params=params, context_settings=HELP_NAMES, short_help=op["summary"])
 
@@ -158,8 +158,15 @@ class OpCommand(click.Command):
             command_of(self.op["name"]), self.fields, words, values_from(self.fields, ctx)
         )
         self.app.settle(ctx)
-        plan = Plan(self.op, self.fields, values, dict(self.app.invocation.options))
-        return self.app.execute(plan, confirmed=bool(ctx.params.get("confirmed")))
+        plan = Plan(
+            self.op,
+            self.fields,
+            values,
+            dict(self.app.invocation.options),
+            follow=ctx.params.get("follow"),
+        )
+        confirmed, interactive = ctx.params.get("confirmed"), not ctx.params.get("no_interactive")
+        return self.app.execute(plan, confirmed=bool(confirmed), interactive=interactive)
 
     def get_help(self, ctx: click.Context) -> str:
         """Return the help of the op."""

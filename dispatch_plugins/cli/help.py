@@ -9,7 +9,7 @@ import click
 
 from dispatch_plugins.cli.catalog import command_line
 from dispatch_plugins.cli.names import command_of
-from dispatch_plugins.cli.params import GLOBAL_HELP
+from dispatch_plugins.cli.params import GLOBAL_HELP, own_help
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dispatch_plugins.cli.fields import Field
 
 MIN_WIDTH, MAX_WIDTH = 50, 100
+FEW = 4
 TITLE = "Direct many Codex threads from one place."
 
 
@@ -60,8 +61,7 @@ def op_help(
     shown = [field for field in fields if not field.hidden]
     _table(out, "Arguments", [(f.metavar, _describe(f)) for f in shown if f.argument])
     rows = [(_names(f), _describe(f)) for f in shown if not f.argument]
-    if op["intent"] == "destroy":
-        rows.append(("--yes", "Do not ask; needed where there is no terminal."))
+    rows += own_help(op, [name for field in fields for name in (field.option, *field.aliases)])
     _table(out, "Options", rows)
     _table(out, "Global options", GLOBAL_HELP)
     return out.getvalue()
@@ -123,8 +123,9 @@ def _describe(field: Field) -> str:
         notes.append(f"default: {_value(field.default)}")
     if field.many or field.kind == "pairs":
         notes.append("several allowed" if field.argument else "can be repeated")
-    if field.argument and field.choices:
-        notes.append(" or ".join(map(str, field.choices)))
+    if field.choices and (field.argument or field.many_choices):
+        joint = " or " if len(field.choices) < FEW else ", "
+        notes.append(joint.join(map(str, field.choices)))
     note = f"[{'; '.join(notes)}]" if notes else ""
     return " ".join(filter(None, (field.description, note)))
 

@@ -24,6 +24,21 @@ NATIVE = {
         "Show what dispatch does, offline, in a few seconds",
         "Daemon",
     ),
+    "doctor": (
+        "dispatch_plugins.cli.commands.doctor",
+        "Check that everything works, and say what to do",
+        "Daemon",
+    ),
+    "registry": (
+        "dispatch_plugins.cli.commands.registry",
+        "Check, copy or migrate the stored data",
+        "Daemon",
+    ),
+    "config": (
+        "dispatch_plugins.cli.commands.config",
+        "Show the configuration, and trust a project's",
+        "Daemon",
+    ),
     "schema": (
         "dispatch_plugins.cli.commands.schema",
         "Print the JSON schemas of a command",

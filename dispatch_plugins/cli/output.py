@@ -8,7 +8,7 @@ from dispatch_core import lean_json
 
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, TextIO
 
     from dispatch_core.errors import DispatchError
@@ -26,6 +26,13 @@ def result(invocation: Invocation, value: Mapping[str, Any], text: str | None = 
         _write(sys.stdout, document, "utf-8", "backslashreplace")
     elif text:
         _write(sys.stdout, text, sys.stdout.encoding, "replace")
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as JSON lines, at once."""
+    if rows:
+        text = "\n".join(lean_json.dumps(row) for row in rows)
+        _write(sys.stdout, text, "utf-8", "backslashreplace")
 
 
 def note(text: str) -> None:

@@ -10,9 +10,11 @@ from dispatch_plugins.cli.fields import collect, convert
 from dispatch_plugins.cli.invocation import BEFORE_ONLY, COLORS, FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dispatch_plugins.cli.fields import Field
+
+    Offer = Callable[[str, str], Iterable[tuple[str, str]]]
 
 GLOBALS = "dispatch_plugins.cli.globals"  # key in click's meta, which nested contexts share
 WORDS = "words"
@@ -26,12 +28,20 @@ GLOBAL_HELP = (
 )
 
 
-class Word(click.ParamType[Any]):
-    """A word on the command line, converted as its field says."""
+ON = "Go on until Ctrl-C; one JSON object a line where no person reads."
+FOLLOW = {
+    True: f"{ON} [default: yes, unless --limit or --timeout is given]",
+    False: f"{ON} [default: no]",
+}
 
-    def __init__(self, field: Field) -> None:
+
+class Word(click.ParamType[Any]):
+    """A word on the command line, converted as its field says. offer: what the shell may complete it with besides choices."""
+
+    def __init__(self, field: Field, offer: Offer | None = None) -> None:
         self.field = field
         self.name = field.metavar
+        self._offer = offer
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value of a word; click reports what is wrong with it."""
@@ -43,22 +53,80 @@ class Word(click.ParamType[Any]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """Return the choices that begin so."""
+        """Return what begins so."""
         del ctx, param
-        from click.shell_completion import CompletionItem
-
-        if self.field.path:
-            return [CompletionItem(incomplete, type="dir")]
-        return [CompletionItem(str(c)) for c in self.field.choices if str(c).startswith(incomplete)]
+        return completions(self.field, self._offer, incomplete)
 
 
-def options_for(fields: Sequence[Field]) -> list[click.Parameter]:
+class Words(click.ParamType[Any]):
+    """All words at positions: left as they are, and completed as the field at their position says."""
+
+    name = "words"
+
+    def __init__(self, fields: Sequence[Field], offer: Offer | None = None) -> None:
+        self._fields = [field for field in fields if field.argument]
+        self._offer = offer
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """Return what begins so."""
+        del param
+        before = len(ctx.params.get(WORDS) or ())
+        left = [field for field in self._fields if ctx.params.get(dest(field)) in (None, ())]
+        for index, field in enumerate(left):
+            if index == before or field.many:
+                return completions(field, self._offer, incomplete)
+        return []
+
+
+def completions(field: Field, offer: Offer | None, incomplete: str) -> list[Any]:
+    """Return click's completion items for a value of a field that begins so."""
+    from click.shell_completion import CompletionItem
+
+    if field.path or field.file:
+        return [CompletionItem(incomplete, type="dir" if field.path else "file")]
+    if field.complete and offer is not None:
+        return [
+            CompletionItem(value, help=about) for value, about in offer(field.complete, incomplete)
+        ]
+    return [CompletionItem(str(c)) for c in field.choices if str(c).startswith(incomplete)]
+
+
+def options_for(fields: Sequence[Field], offer: Offer | None = None) -> list[click.Parameter]:
     """Return the parameters of an op: an option for every field, and one parameter for all words at positions."""
     taken: set[str] = set()
-    params: list[click.Parameter] = [_option(field, fields, taken) for field in fields]
+    params: list[click.Parameter] = [_option(field, fields, taken, offer) for field in fields]
     if any(field.argument for field in fields):
-        params.append(click.Argument([WORDS], nargs=-1, required=False, type=click.UNPROCESSED))
+        words = Words(fields, offer)
+        params.append(click.Argument([WORDS], nargs=-1, required=False, type=words))
     return params
+
+
+def own_options(op: Mapping[str, Any], taken: Iterable[str] = ()) -> list[click.Parameter]:
+    """Return the options that an op has for what it is, whatever its fields are; a name that a field has is left to it."""
+    options: list[click.Parameter] = []
+    if op["intent"] == "destroy":
+        options.append(click.Option(["confirmed", "--yes"], is_flag=True))
+        options.append(click.Option(["no_interactive", "--no-interactive"], is_flag=True))
+    if op.get("stream"):
+        options.append(click.Option(["follow", "--follow/--no-follow"], default=None, is_flag=True))
+    owned = set(taken)
+    return [option for option in options if not owned & names_of([option])]
+
+
+def own_help(op: Mapping[str, Any], taken: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Return what help says of ``own_options``."""
+    rows = {
+        "--yes": ("--yes", "Do not ask; needed where there is no terminal."),
+        "--no-interactive": ("--no-interactive", "Never ask: fail without --yes."),
+        "--follow": (
+            "--follow / --no-follow",
+            FOLLOW[bool((op.get("stream") or {}).get("always"))],
+        ),
+    }
+    names = [option.opts[0] for option in own_options(op, taken)]
+    return [rows[name] for name in names]
 
 
 def values_from(fields: Sequence[Field], ctx: click.Context) -> dict[str, Any]:
@@ -115,7 +183,9 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta.setdefault(GLOBALS, {})[name] = value
 
 
-def _option(field: Field, fields: Sequence[Field], taken: set[str]) -> click.Option:
+def _option(
+    field: Field, fields: Sequence[Field], taken: set[str], offer: Offer | None
+) -> click.Option:
     own = {other.option for other in fields if other is not field}
     names = [field.option, *(a for a in field.aliases if a not in own and a not in taken)]
     taken.update(names)
@@ -132,7 +202,7 @@ def _option(field: Field, fields: Sequence[Field], taken: set[str]) -> click.Opt
         [dest(field), *names],
         default=None,
         multiple=field.many or field.kind == "pairs",
-        type=Word(field),
+        type=Word(field, offer),
         metavar=field.metavar,
         help=field.description,
         hidden=field.hidden or field.argument,

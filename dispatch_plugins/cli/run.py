@@ -12,32 +12,63 @@ from dispatch_plugins.cli.names import command_of
 
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from dispatch_plugins.cli.fast import Plan
     from dispatch_plugins.cli.invocation import Invocation
 
+NAMED = 10  # targets that a question names
 
-def run(invocation: Invocation, plan: Plan, *, confirmed: bool = False) -> int:
+
+def run(
+    invocation: Invocation, plan: Plan, *, confirmed: bool = False, interactive: bool = True
+) -> int:
     """Run an op and print what it answers.
 
-    confirmed: whether --yes was given. Raises DispatchError, with nothing printed on stdout.
+    confirmed: whether --yes was given; interactive: whether a question may be asked otherwise. Raises DispatchError, with
+    nothing printed on stdout but the rows of a stream.
     """
     command = command_of(plan.op["name"])
     args = complete(command, plan.fields, plan.values, invocation.env)
     if plan.op["intent"] == "destroy" and not confirmed:
-        _confirm(command, plan.op["summary"])
+        _confirm(command, plan, args, interactive=interactive)
+    if plan.op.get("stream") and _follows(plan):
+        from dispatch_plugins.cli.follow import follow
+
+        return follow(invocation, plan.op, args)
     reply = call(invocation, plan.op, args)
     output.result(invocation, reply.result, reply.text)
     return 0
 
 
-def _confirm(command: str, summary: str) -> None:
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+def _follows(plan: Plan) -> bool:
+    if plan.follow is not None:
+        return plan.follow
+    return bool(plan.op["stream"]["always"]) and not plan.values.keys() & {"limit", "timeout"}
+
+
+def _confirm(command: str, plan: Plan, args: Mapping[str, Any], *, interactive: bool) -> None:
+    if not (interactive and is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        reason = "there is no terminal to ask on" if interactive else "nothing may be asked"
         refuse(
-            f"{command} cannot be undone, and there is no terminal to ask on",
+            f"{command} cannot be undone, and {reason}",
             f"add --yes to confirm: {command} … --yes",
             flag="--yes",
         )
-    sys.stderr.write(f"{command}: {summary.rstrip('.')}. Continue? [y/N] ")
+    targets = [
+        str(one)
+        for field in plan.fields
+        if field.argument and field.name in args
+        for one in (args[field.name] if field.many else [args[field.name]])
+    ]
+    about = ", ".join(map(output.printable, targets[:NAMED]))
+    if len(targets) > NAMED:
+        about += f" and {len(targets) - NAMED} more"
+    if len(targets) > 1:
+        about = f"{len(targets)} targets: {about}"
+    about = f" ({about})" if about else ""
+    sys.stderr.write(f"{command}: {plan.op['summary'].rstrip('.')}{about}. Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         from dispatch_core.errors import Declined

@@ -9,7 +9,7 @@ import os
 import select
 import sys
 
-from dispatch_core.errors import DaemonUnreachable, DispatchError, RemoteError, ValidationFailed
+from dispatch_core.errors import DaemonUnreachable, DispatchError, ValidationFailed
 from dispatch_core.plugin.manifest import identity
 from dispatch_core.switches import safe_mode
 from dispatch_plugins.mcp.options import USAGE, WORKER, parse
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dispatch_plugins.mcp.options import Options
 
 PROTOCOL = 1
-CONNECT_TIMEOUT = 5.0  # seconds; a daemon that runs accepts at once
 OPEN_TIMEOUT = 30.0  # seconds until the daemon has opened the session
 CHUNK = 65536
 UNREACHABLE = 8
@@ -170,43 +169,18 @@ def _open(options: Options, manifest: dict[str, Any]) -> tuple[socket.socket, by
         "surface": "mcp",
         "options": {"profile": options.profile, "thread_id": thread_id},
     }
-    for attempt in range(2):
-        connection = _connect(options)
-        try:
-            connection.first_call(greeting, "$open", session, timeout=OPEN_TIMEOUT)
-        except RemoteError as error:
-            if attempt or error.code != "daemon_stale" or not options.start:
-                raise
-            _replace(error)
-        else:
-            break
-    return connection.detach()
 
-
-def _replace(error: RemoteError) -> None:
-    """Restart an idle daemon of another build: an agent's server must not fail until a person runs a command."""
-    from dispatch_core.daemon import launch
-    from dispatch_core.daemon.paths import Paths
-
-    launch.replace(Paths.from_env(os.environ), error, lambda text: _complain(text, None))
-
-
-def _connect(options: Options) -> Connection:
-    """Return a connection to the daemon, which is started if it does not run and may be."""
     # Not at the top: --help and a wrong option need none of it.
-    from dispatch_core.control.sync_client import Connection
     from dispatch_core.daemon.paths import Paths
+    from dispatch_core.daemon.reach import reach
 
+    def open_session(connection: Connection) -> tuple[socket.socket, bytes]:
+        connection.first_call(greeting, "$open", session, timeout=OPEN_TIMEOUT)
+        return connection.detach()
+
+    # An agent's server must not fail until a person runs a command: the daemon is started, and replaced when it is idle.
     paths = Paths.from_env(os.environ)
-    try:
-        return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)
-    except DaemonUnreachable:
-        if not options.start:
-            raise
-    from dispatch_core.daemon import launch
-
-    launch.up(paths, offline=False)
-    return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)
+    return reach(paths, open_session, start=options.start, note=lambda text: _complain(text, None))
 
 
 def _complain(message: str, hint: str | None) -> None:

@@ -69,7 +69,7 @@ def route(
         )
     named = _renamed(spec, op, args)
     _check_paths(op, named)
-    return OpCall(op, {**named, **spec.fixed})
+    return OpCall(op, {**named, **_fixed(spec, op)})
 
 
 def schema_call(spec: ToolSpec, op: OpInfo) -> str | None:
@@ -113,14 +113,26 @@ def _renamed(spec: ToolSpec, op: OpInfo, args: Mapping[str, Any]) -> dict[str, A
     return {shown.get(alias, alias): value for alias, value in args.items()}
 
 
+def _fixed(spec: ToolSpec, op: OpInfo) -> dict[str, Any]:
+    """Return the fields that the session sets itself, in the form the op takes: where it takes several, the one of them."""
+    fields = op.schema.get("properties", {})
+    return {
+        name: [value] if fields.get(name, {}).get("type") == "array" else value
+        for name, value in spec.fixed.items()
+    }
+
+
 def _check_paths(op: OpInfo, args: Mapping[str, Any]) -> None:
     """Refuse relative paths: they would be taken from the daemon's directory, which is nobody's."""
     fields = op.schema.get("properties", {})
     for name, value in args.items():
-        relative = isinstance(value, str) and not value.startswith("/")
-        if relative and is_path(fields.get(name, {})):
+        if not is_path(fields.get(name, {})):
+            continue
+        several = value if isinstance(value, list) else [value]
+        relative = [one for one in several if isinstance(one, str) and not one.startswith("/")]
+        if relative:
             raise ValidationFailed(
-                f"{op.name}: {name}: {value!r} is relative, and a session has no directory of its own",
+                f"{op.name}: {name}: {relative[0]!r} is relative, and a session has no directory of its own",
                 hint="give the absolute path",
             )
 

@@ -79,7 +79,8 @@ def full_input(op: OpInfo, shown: Mapping[str, str]) -> dict[str, Any]:
 
 def is_path(field: Mapping[str, Any]) -> bool:
     """Return whether a field holds a path, which the command line makes absolute."""
-    return bool(field.get("x-cli", {}).get("path"))
+    marks = field.get("x-cli", {})
+    return bool(marks.get("path") or marks.get("file"))
 
 
 def plain(field: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class AddTrigger(OpInput):
         min_length=1,
     )
     thread: str = cli_field(
-        description="The thread the action goes to, resolved when it fires.", min_length=1
+        description="The thread the action goes to, resolved when it fires.",
+        min_length=1,
+        complete="thread",
     )
     action: str = cli_field("send", description="The op to run.", min_length=1)
     text: str | None = cli_field(None, description="The message for the action.", min_length=1)
@@ -65,7 +67,10 @@ class AddTrigger(OpInput):
         None, description="cron: IANA name of the time zone; UTC when left out."
     )
     on: str | None = cli_field(
-        None, description="turn_completed: the thread whose turns are watched.", min_length=1
+        None,
+        description="turn_completed: the thread whose turns are watched.",
+        min_length=1,
+        complete="thread",
     )
     option: dict[str, Any] = cli_field(
         {}, description="A further option of the kind, such as statuses=failed.", repeated=True
@@ -79,7 +84,12 @@ class AddTrigger(OpInput):
 class OneTrigger(OpInput):
     """A trigger by id or name."""
 
-    trigger: str = cli_field(description="Id or name of the trigger.", argument=True, min_length=1)
+    trigger: str = cli_field(
+        description="Id or name of the trigger.",
+        argument=True,
+        min_length=1,
+        complete="trigger",
+    )
 
 
 class NoInput(OpInput):

@@ -53,8 +53,8 @@ class Connection:
 
     def __init__(self, path: Path, busy_timeout: float) -> None:
         self._path = path
-        self._writer = _database(path, busy_timeout)
-        self._reader = _database(path, READ_TIMEOUT)
+        self._writer = connect_to(path, busy_timeout)
+        self._reader = connect_to(path, READ_TIMEOUT)
         self._queries: Queries | None = None
         self._limiter: CapacityLimiter | None = None
         # The limiter orders the writers; the lock holds even if a cancelled event loop leaves a
@@ -171,7 +171,7 @@ class Connection:
                 log.warning("the registry did not close cleanly", exc_info=True)
 
 
-def _database(path: Path, timeout: float) -> peewee.SqliteDatabase:
+def connect_to(path: Path, timeout: float) -> peewee.SqliteDatabase:
     """Return an unconnected database that any one thread at a time may use.
 
     No pragmas here: they would be set on connecting, before it is known whose file it is.

@@ -86,6 +86,11 @@ def storage_error(error: BaseException, path: Path) -> StorageError:
     return StorageError(f"the registry {path} failed: {reason}", hint=hint, details=details)
 
 
+def is_explained(error: BaseException) -> bool:
+    """Say whether SQLite's error is one of those that have a cause outside of dispatch, such as a full disk."""
+    return getattr(_first_cause(error), "sqlite_errorcode", 0) & _PRIMARY in _CAUSES
+
+
 def is_fatal(error: BaseException) -> bool:
     """Say whether the registry must not be written again by this process."""
     code = getattr(_first_cause(error), "sqlite_errorcode", 0)

@@ -39,16 +39,47 @@ def claim(path: Path) -> bool:
     except FileNotFoundError:
         size = 0
     if size == 0:
-        _refuse_to_forget(path)
+        refuse_to_forget(path)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, PRIVATE))
     path.chmod(PRIVATE)
     return size == 0
 
 
+def refuse_to_forget(path: Path) -> None:
+    """Raise StorageError if there is no data at path although there has been a registry."""
+    if read_identity(path) is None:
+        return
+    state = "is empty" if path.exists() else "is missing"
+    identity = _identity_path(path)
+    raise StorageError(
+        f"the registry {path} {state}, but {identity.name} says that there has been one",
+        hint=f"restore the newest {path.name}.bak-* or your own backup as {path}; "
+        f"to start anew, delete {identity}",
+        details={"path": str(path), "identity": str(identity)},
+    )
+
+
+def log_of(path: Path) -> Path:
+    """Return the path of the write-ahead log of the database at path."""
+    return path.with_name(f"{path.name}-wal")
+
+
 def log_left(path: Path) -> bool:
     """Say whether a write-ahead log is there: the file was not closed in good order, or is in use."""
-    log = path.with_name(f"{path.name}-wal")
-    return log.exists() and log.stat().st_size > 0
+    return bool(size_of(log_of(path)))
+
+
+def in_use(path: Path) -> bool:
+    """Say whether somebody may have the database open: its log holds something, or the memory its users share is there."""
+    return log_left(path) or path.with_name(f"{path.name}-shm").exists()
+
+
+def size_of(path: Path) -> int | None:
+    """Return how many bytes are in the file, None if there is no file. Raises OSError if that cannot be said."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def read_identity(path: Path) -> Identity | None:
@@ -82,23 +113,39 @@ def write_identity(path: Path, identity: Identity) -> None:
 
 
 def back_up(source: sqlite3.Connection, path: Path, version: int) -> Path:
-    """Return the path of a complete, synced copy of the database, named after version and time."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    target = path.with_name(f"{path.name}.bak-{version}-{stamp}")
-    draft = target.with_name(f"{target.name}.new")
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
-    with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
-        source.backup(copy)
-        # A copy of a database in WAL mode would need side files of its own when it is read.
-        copy.execute("PRAGMA journal_mode = DELETE").fetchall()
-    handle = os.open(draft, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    draft.replace(target)
-    _sync_folder(target.parent)
+    """Return the path of a complete, synced copy of the database beside it, named after version and time."""
+    target = backup_path(path, version)
+    copy_to(source, target)
     return target
+
+
+def backup_path(path: Path, version: int) -> Path:
+    """Return the name of a backup of the database that is made now."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    return path.with_name(f"{path.name}.bak-{version}-{stamp}")
+
+
+def copy_to(source: sqlite3.Connection, target: Path) -> None:
+    """Make a complete, synced, private copy of a database under a name that is free: all of it or nothing.
+
+    It is one snapshot, whoever writes meanwhile. Raises FileExistsError if there is a file, other OSErrors, and SQLite's.
+    """
+    draft = target.with_name(f"{target.name}.{os.getpid()}.new")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+            source.backup(copy)
+            # A copy of a database in WAL mode would need side files of its own when it is read.
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+        handle = os.open(draft, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        _put_in_place(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(target.parent)
 
 
 def file_id(path: Path) -> tuple[int, int]:
@@ -130,17 +177,15 @@ def not_accessible(path: Path, error: OSError) -> StorageError:
     )
 
 
-def _refuse_to_forget(path: Path) -> None:
-    if read_identity(path) is None:
-        return
-    state = "is empty" if path.exists() else "is missing"
-    identity = _identity_path(path)
-    raise StorageError(
-        f"the registry {path} {state}, but {identity.name} says that there has been one",
-        hint=f"restore the newest {path.name}.bak-* or your own backup as {path}; "
-        f"to start anew, delete {identity}",
-        details={"path": str(path), "identity": str(identity)},
-    )
+def _put_in_place(draft: Path, target: Path) -> None:
+    """Give the draft its name. Raises FileExistsError if there is such a file: renaming would replace it."""
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: hold the name with an empty file of ours
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+        draft.replace(target)
 
 
 def _identity_path(path: Path) -> Path:

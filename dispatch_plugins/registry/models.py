@@ -19,6 +19,7 @@ class Tables(NamedTuple):
     action: type[peewee.Model]
     trigger: type[peewee.Model]
     firing: type[peewee.Model]
+    cache: type[peewee.Model]
 
 
 def tables(database: peewee.SqliteDatabase) -> Tables:
@@ -29,7 +30,7 @@ def tables(database: peewee.SqliteDatabase) -> Tables:
             table_function = _plural
 
     Base._meta.set_database(database)
-    return Tables(_registry(Base), *_threads(Base), _actions(Base), *_triggers(Base))
+    return Tables(_registry(Base), *_threads(Base), _actions(Base), *_triggers(Base), _cache(Base))
 
 
 def _plural(model: type[peewee.Model]) -> str:
@@ -62,6 +63,8 @@ def _threads(base: type[peewee.Model]) -> tuple[type[peewee.Model], type[peewee.
         created_at = peewee.TextField()
         updated_at = peewee.TextField()
         materialized = peewee.IntegerField()
+        ephemeral = peewee.IntegerField(constraints=[peewee.SQL("DEFAULT 0")])
+        in_use = peewee.TextField(null=True)
 
         class Meta:
             indexes = ((("native_id", "provider"), True),)
@@ -117,3 +120,15 @@ def _triggers(base: type[peewee.Model]) -> tuple[type[peewee.Model], type[peewee
             indexes = ((("trigger", "key"), True), (("trigger", "at"), False))
 
     return Trigger, Firing
+
+
+def _cache(base: type[peewee.Model]) -> type[peewee.Model]:
+    class Cache(base):  # type: ignore[valid-type,misc]
+        name = peewee.TextField(primary_key=True)
+        value = peewee.TextField()
+        at = peewee.TextField()
+
+        class Meta:
+            table_name = "cache"
+
+    return Cache

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 THREAD: Final = (
     "key", "provider", "native_id", "ref", "handle", "title", "source", "status", "cwd", "settings",
-    "created_at", "updated_at", "materialized",
+    "created_at", "updated_at", "materialized", "ephemeral", "in_use",
 )  # fmt: skip
 TURN: Final = ("message_id", "turn_id", "status", "started_at", "completed_at", "error")
 ACTION: Final = ("at", "op", "principal", "outcome", "thread", "trigger_id", "detail")
@@ -29,6 +29,7 @@ TRIGGER: Final = (
     "id", "name", "kind", "config", "thread", "op", "args", "enabled", "created_at", "next_at",
 )  # fmt: skip
 FIRING: Final = ("trigger", "key", "status", "at", "detail")
+CACHED: Final = ("value", "at")
 
 ARG: Final = peewee.SQL("?")
 
@@ -88,6 +89,14 @@ class FiringQueries:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheQueries:
+    """get: name. put: name, CACHED."""
+
+    get: str
+    put: str
+
+
+@dataclass(frozen=True, slots=True)
 class Queries:
     """The statements of all stores."""
 
@@ -96,6 +105,7 @@ class Queries:
     latest_actions: str
     triggers: TriggerQueries
     firings: FiringQueries
+    cache: CacheQueries
 
 
 def compile_queries(database: peewee.SqliteDatabase) -> Queries:
@@ -110,6 +120,7 @@ def compile_queries(database: peewee.SqliteDatabase) -> Queries:
         ),
         triggers=_triggers(models),
         firings=_firings(models),
+        cache=_cache(models),
     )
 
 
@@ -177,6 +188,12 @@ def _firings(models: Tables) -> FiringQueries:
         with_status=_sql(every.where(firing.status == ARG).order_by(firing.number)),
         settle=_sql(model.update({firing.status: ARG}).where(firing.status == ARG)),
     )
+
+
+def _cache(models: Tables) -> CacheQueries:
+    cache = _columns(models.cache)
+    found = models.cache.select(*_pick(cache, CACHED)).where(cache.name == ARG)
+    return CacheQueries(get=_sql(found), put=_insert(models.cache, ("name", *CACHED), replace=True))
 
 
 def _columns(model: type[peewee.Model]) -> Any:

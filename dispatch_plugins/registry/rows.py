@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dispatch_core.api import (
     ActionRecord,
+    CachedRecord,
     FiringRecord,
     FiringStatus,
+    ModelInUse,
     Source,
     StorageError,
     ThreadRecord,
@@ -28,6 +30,7 @@ _SOURCES: Final = {source.value: source for source in Source}
 _STATUSES: Final = {status.value: status for status in ThreadStatus}
 _TURN_STATUSES: Final = {status.value: status for status in TurnStatus}
 _SETTINGS: Final = tuple(ThreadSettings.__dataclass_fields__)
+_IN_USE: Final = tuple(ModelInUse.__dataclass_fields__)
 
 # What decoding raises on a value that no build of this schema has written.
 _UNREADABLE = (KeyError, ValueError, TypeError)
@@ -70,10 +73,10 @@ def trigger_values(trigger: TriggerRecord) -> tuple[Any, ...]:
         trigger.id,
         trigger.name,
         trigger.kind,
-        _json(trigger.config),
+        _json(dict(trigger.config)),
         trigger.thread,
         trigger.op,
-        _json(trigger.args),
+        _json(dict(trigger.args)),
         int(trigger.enabled),
         text_of(trigger.created_at),
         optional_text(trigger.next_at),
@@ -93,45 +96,58 @@ def action_values(action: ActionRecord) -> tuple[Any, ...]:
     )
 
 
-# The same rows are read again and again, and a record is frozen: remembering the last ones makes a
-# list of a thousand threads twice as fast.
-@lru_cache(maxsize=2048)
+def cached_values(value: Any, at: datetime) -> tuple[str, str]:
+    """Return the columns of a cached value, in their order. Raises TypeError or ValueError unless it is JSON."""
+    return _json(value), text_of(at)
+
+
+class _ThreadDraft:
+    """A ThreadRecord that can still be written."""
+
+    __slots__ = ThreadRecord.__slots__
+
+
+class _TurnDraft:
+    """A TurnRecord that can still be written."""
+
+    __slots__ = TurnRecord.__slots__
+
+
 def thread_of(row: tuple[Any, ...]) -> ThreadRecord:
     """Return the thread, with its latest turn, that a row of THREAD and TURN columns stands for."""
+    # A frozen dataclass sets each field through object.__setattr__, which takes longer than reading
+    # the row. Python lets an object change its class if both have the same slots.
+    draft: Any = _ThreadDraft()
     (
-        key, provider, native_id, ref, handle, title, source, status, cwd, settings,
-        created_at, updated_at, materialized,
+        draft.key, draft.provider, draft.native_id, draft.ref, draft.handle, draft.title, source, status,
+        draft.cwd, settings, created_at, updated_at, materialized, ephemeral, in_use,
         message_id, turn_id, turn_status, started_at, completed_at, error,
     ) = row  # fmt: skip
     try:
-        turn = None
+        draft.source = _SOURCES[source]
+        draft.status = _STATUSES[status]
+        draft.settings = _settings_of(settings)
+        draft.created_at = _moment(created_at)
+        draft.updated_at = _moment(updated_at)
+        draft.materialized = materialized == 1
+        draft.ephemeral = ephemeral == 1
+        draft.in_use = None if in_use is None else _in_use_of(in_use)
+        draft.turn = None
         if turn_status is not None:
-            turn = TurnRecord(
-                message_id=message_id,
-                id=turn_id,
-                status=_TURN_STATUSES[turn_status],
-                started_at=_moment(started_at),
-                completed_at=None if completed_at is None else _moment(completed_at),
-                error=error,
-            )
-        return ThreadRecord(
-            key=key,
-            provider=provider,
-            native_id=native_id,
-            ref=ref,
-            handle=handle,
-            title=title,
-            source=_SOURCES[source],
-            status=_STATUSES[status],
-            cwd=cwd,
-            settings=_settings_of(settings),
-            created_at=_moment(created_at),
-            updated_at=_moment(updated_at),
-            materialized=bool(materialized),
-            turn=turn,
-        )
+            turn: Any = _TurnDraft()
+            turn.message_id = message_id
+            turn.id = turn_id
+            turn.status = _TURN_STATUSES[turn_status]
+            turn.started_at = _moment(started_at)
+            turn.completed_at = None if completed_at is None else _moment(completed_at)
+            turn.error = error
+            turn.__class__ = TurnRecord
+            draft.turn = turn
     except _UNREADABLE as problem:
-        raise _unreadable("thread", key, problem) from problem
+        raise _unreadable("thread", draft.key, problem) from problem
+    draft.__class__ = ThreadRecord
+    thread: ThreadRecord = draft
+    return thread
 
 
 def trigger_of(row: tuple[Any, ...]) -> TriggerRecord:
@@ -186,19 +202,46 @@ def action_of(row: tuple[Any, ...]) -> ActionRecord:
         raise _unreadable("action", str(at), problem) from problem
 
 
+def cached_of(name: str, row: tuple[Any, ...]) -> CachedRecord:
+    """Return what a row of CACHED columns stands for."""
+    value, at = row
+    try:
+        return CachedRecord(value=json.loads(value), at=_moment(at))
+    except _UNREADABLE as problem:
+        raise _unreadable("cached value", name, problem) from problem
+
+
 @lru_cache(maxsize=256)
 def _settings_of(text: str) -> ThreadSettings:
     content = json.loads(text)
     return ThreadSettings(**{name: content.get(name) for name in _SETTINGS})
 
 
+@lru_cache(maxsize=256)
+def _in_use_of(text: str) -> ModelInUse:
+    content = json.loads(text)
+    return ModelInUse(**{name: content.get(name) for name in _IN_USE})
+
+
 def _settings_text(settings: ThreadSettings) -> str:
     given = {name: getattr(settings, name) for name in _SETTINGS}
-    return _json({name: value for name, value in given.items() if value is not None})
+    if settings.output_schema is not None:
+        given["output_schema"] = dict(settings.output_schema)
+    return _json(_without_none(given))
 
 
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(dict(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def _in_use_text(in_use: ModelInUse | None) -> str | None:
+    if in_use is None:
+        return None
+    return _json(_without_none({name: getattr(in_use, name) for name in _IN_USE}))
+
+
+def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _unreadable(noun: str, name: str, problem: Exception) -> StorageError:
@@ -215,4 +258,6 @@ _ENCODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "created_at": text_of,
     "updated_at": text_of,
     "materialized": int,
+    "ephemeral": int,
+    "in_use": _in_use_text,
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dispatch_core.api import StorageError
 from dispatch_plugins.registry import files
-from dispatch_plugins.registry.faults import DATABASE_ERRORS, storage_error
+from dispatch_plugins.registry.faults import DATABASE_ERRORS, is_explained, storage_error
 from dispatch_plugins.registry.files import Identity
 from dispatch_plugins.registry.sql import driver, fetch
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import peewee
 
 APPLICATION_ID: Final = 0x64737063
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 HISTORY_TABLE: Final = "migrations"
 
@@ -40,22 +40,32 @@ CURRENT: Final = Schema(MIGRATIONS, SCHEMA_VERSION)
 
 
 def prepare(
-    database: peewee.SqliteDatabase, path: Path, *, new: bool, target: Schema = CURRENT
-) -> None:
+    database: peewee.SqliteDatabase,
+    path: Path,
+    *,
+    new: bool,
+    target: Schema = CURRENT,
+    backup: bool = True,
+) -> Path | None:
     """Bring the connected database to the schema of this build and set what every write relies on.
 
-    Nothing is written to a file that is not ours. new: the file was empty. Raises StorageError.
+    Returns the copy that was made before an older schema was changed, None if none was. Nothing is written to a file that is not
+    ours. new: the file was empty. backup: whether to make a copy. Raises StorageError.
     """
     version = stored_version(database, path, target.version)
     identity = files.read_identity(path)
     if version == 0 and not new and identity is not None:
-        raise _not_ours(path, "it has no tables any more")
+        raise not_ours(path, "it has no tables any more")
     _configure(database, path)
+    copy = None
     if version < target.version:
         if version:
-            files.back_up(driver(database), path, version)
+            # A copy of damaged pages is no way back, and a migration reads them all.
+            check(database, path)
+            copy = files.back_up(driver(database), path, version) if backup else None
         upgrade(database, path, target)
     _agree_on_identity(database, path, identity, target.version)
+    return copy
 
 
 def stored_version(database: peewee.SqliteDatabase, path: Path, known: int) -> int:
@@ -76,7 +86,7 @@ def stored_version(database: peewee.SqliteDatabase, path: Path, known: int) -> i
             )
         return version
     if application or version or database.get_tables():
-        raise _not_ours(path, "it belongs to another application")
+        raise not_ours(path, "it belongs to another application")
     return 0
 
 
@@ -100,14 +110,14 @@ def upgrade(
                 raise MigrationError("rows would refer to rows that are not there")
             database.pragma("application_id", APPLICATION_ID)
             database.pragma("user_version", target.version)
-    except MigrationError as error:
+    except (MigrationError, *DATABASE_ERRORS) as error:
+        if is_explained(error):
+            raise storage_error(error, path) from error
         raise StorageError(
             f"the registry {path} could not be brought to schema {target.version}: {error}",
             hint=f"it is unchanged; reinstall codex-dispatch, and keep {path.name}.bak-* until that works",
             details={"path": str(path)},
         ) from error
-    except DATABASE_ERRORS as error:
-        raise storage_error(error, path) from error
     finally:
         database.pragma("foreign_keys", 1)
 
@@ -116,7 +126,46 @@ def check(database: peewee.SqliteDatabase, path: Path) -> None:
     """Raise StorageError if the pages of the database contradict each other."""
     findings = [str(row[0]) for row in fetch(database, "PRAGMA quick_check(1)")]
     if findings != ["ok"]:
-        raise storage_error(_damage(findings), path)
+        raise damaged(path, findings)
+
+
+def user_version(database: peewee.SqliteDatabase) -> int:
+    """Return the number that counts the migrations of the file, whosever it is."""
+    return _pragma(database, "user_version")
+
+
+def registry_id(database: peewee.SqliteDatabase) -> str | None:
+    """Return the id that the registry was given when it was made."""
+    rows = fetch(database, 'SELECT "id" FROM "registry"')
+    return str(rows[0][0]) if rows else None
+
+
+def damaged(path: Path, findings: list[str]) -> StorageError:
+    """Return the StorageError for pages that contradict each other. findings: what quick_check says."""
+    error = sqlite3.DatabaseError(findings[0] if findings else "quick_check said nothing")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return storage_error(error, path)
+
+
+def wrong_registry(path: Path, stored: str | None, expected: str) -> StorageError:
+    """Return the StorageError for a registry that is not the one that belongs here."""
+    identity = path.with_suffix(".id")
+    return StorageError(
+        f"the registry {path} is not the one that {identity.name} names",
+        hint=f"put the right {path.name} back; if this one is meant, delete {identity}",
+        details={"path": str(path), "id": stored, "expected": expected},
+    )
+
+
+def not_ours(path: Path, reason: str) -> StorageError:
+    """Return the StorageError for a file that is not a registry."""
+    return StorageError(
+        f"{path} is not dispatch's registry: {reason}",
+        hint=f"move it away, and restore the newest {path.name}.bak-* or your own backup "
+        "if there has been a registry",
+        details={"path": str(path)},
+    )
 
 
 def _configure(database: peewee.SqliteDatabase, path: Path) -> None:
@@ -135,15 +184,9 @@ def _agree_on_identity(
     database: peewee.SqliteDatabase, path: Path, identity: Identity | None, version: int
 ) -> None:
     """Keep the identity of the registry beside it. Raises StorageError if another one belongs here."""
-    rows = fetch(database, 'SELECT "id" FROM "registry"')
-    stored = Identity(str(rows[0][0]) if rows else None, version)
+    stored = Identity(registry_id(database), version)
     if identity is not None and identity.id is not None and identity.id != stored.id:
-        name = path.with_suffix(".id").name
-        raise StorageError(
-            f"the registry {path} is not the one that {name} names",
-            hint=f"put the right {path.name} back; if this one is meant, delete {path.with_suffix('.id')}",
-            details={"path": str(path), "id": stored.id, "expected": identity.id},
-        )
+        raise wrong_registry(path, stored.id, identity.id)
     if identity != stored:
         files.write_identity(path, stored)
 
@@ -151,19 +194,3 @@ def _agree_on_identity(
 def _pragma(database: peewee.SqliteDatabase, name: str) -> int:
     value: Any = database.pragma(name)
     return int(value)
-
-
-def _not_ours(path: Path, reason: str) -> StorageError:
-    return StorageError(
-        f"{path} is not dispatch's registry: {reason}",
-        hint=f"move it away, and restore the newest {path.name}.bak-* or your own backup "
-        "if there has been a registry",
-        details={"path": str(path)},
-    )
-
-
-def _damage(findings: list[str]) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(findings[0] if findings else "quick_check said nothing")
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    error.sqlite_errorname = "SQLITE_CORRUPT"
-    return error

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 def test_a_new_thread_answers_its_first_message(shared: Dispatch) -> None:
     made = shared.json("new", "first", "Say hello")
 
-    done = shared.json("wait", made["thread"]["ref"], "--timeout", "60")
+    done = shared.wait(made["thread"]["ref"])
 
     assert re.fullmatch(r"0[1-9A-HJ-NP-Za-km-z]{5}", made["thread"]["ref"])
     assert made["message_accepted"] is True
@@ -31,10 +31,10 @@ def test_a_new_thread_answers_its_first_message(shared: Dispatch) -> None:
 
 def test_a_second_message_continues_the_same_thread(shared: Dispatch) -> None:
     shared.json("new", "second", "one")
-    shared.json("wait", "@second", "--timeout", "60")
+    shared.wait("@second")
 
     receipt = shared.json("send", "@second", "two")["receipt"]
-    shared.json("wait", "@second", "--timeout", "60")
+    shared.wait("@second")
 
     items = shared.json("tail", "@second")["items"]
     assert receipt["state"] == "submitted"
@@ -51,7 +51,7 @@ def test_text_is_read_from_standard_input(shared: Dispatch) -> None:
     shared.json("new", "stdin", "--no-send")
 
     shared.json("send", "@stdin", "-", stdin="über\nzwei Zeilen\n")
-    done = shared.json("wait", "@stdin", "--timeout", "60")
+    done = shared.wait("@stdin")
 
     assert done["text"] == "Offline reply: über"
 
@@ -60,7 +60,7 @@ def test_nothing_is_sent_with_no_send(shared: Dispatch) -> None:
     made = shared.json("new", "quiet", "hello", "--no-send")
 
     assert made["message_accepted"] is False
-    assert shared.json("wait", "@quiet", "--timeout", "5")["outcome"] == "nothing"
+    assert shared.wait("@quiet")["outcome"] == "nothing"
     assert shared.json("tail", "@quiet")["items"] == []
 
 
@@ -100,10 +100,10 @@ def test_wait_gives_up_after_its_timeout_and_the_turn_goes_on(shared: Dispatch) 
 def test_a_failed_turn_is_reported_and_the_next_one_works(shared: Dispatch) -> None:
     shared.json("new", "failing", 'offline:{"failed": {"code": "invalid_prompt", "message": "no"}}')
 
-    failed = shared.json("wait", "@failing", "--timeout", "60")
+    failed = shared.wait("@failing")
     state = shared.json("get", "@failing")["thread"]["status"]
     shared.json("send", "@failing", 'offline:{"text": "fine again"}')
-    done = shared.json("wait", "@failing", "--timeout", "60")
+    done = shared.wait("@failing")
 
     assert (failed["outcome"], state) == ("failed", "error")
     assert failed["turn"]["error"]
@@ -127,7 +127,7 @@ def test_settings_of_the_thread_reach_every_turn(shared: Dispatch) -> None:
     shared.json(
         "send", "@set", "offline:" + json.dumps({"steps": [{"call": call}, {"text": "done"}]})
     )
-    shared.json("wait", "@set", "--timeout", "60")
+    shared.wait("@set")
 
     found = shared.json("get", "@set")
     assert (found["model"], found["sandbox"], found["approval_policy"]) == (
@@ -143,7 +143,7 @@ def test_an_approval_is_declined_at_once_and_the_turn_ends(shared: Dispatch) -> 
     text = "offline:" + json.dumps({"steps": [{"call": call}, {"text": "I was not allowed to"}]})
     shared.json("new", "asks", text, "--approval-policy", "untrusted")
 
-    done = shared.json("wait", "@asks", "--timeout", "60")
+    done = shared.wait("@asks")
 
     assert done["outcome"] == "done"
     assert done["text"] == "I was not allowed to"
@@ -161,7 +161,7 @@ def test_an_approval_is_declined_at_once_and_the_turn_ends(shared: Dispatch) -> 
         (("new", "x", "--cwd", "/no/such"), "validation"),
         (("new", "first", "--no-send"), "validation"),
         (("new", "  @ ", "--no-send"), "validation"),
-        (("stop", "@first"), "validation"),
+        (("stop", "@first"), "no_active_turn"),
         (("tail", "@first", "--limit", "0"), "validation"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_killed_app_server_interrupts_the_turn_and_the_next_send_works(
         "it is interrupted",
     )
     dispatch.json("send", "@victim", 'offline:{"text": "back again"}')
-    done = dispatch.json("wait", "@victim", "--timeout", "60")
+    done = dispatch.wait("@victim")
 
     assert done["text"] == "back again"
     assert codex_pid(dispatch, other_than=killed) != killed
@@ -137,7 +137,7 @@ def test_a_thread_that_codex_never_stored_survives_a_killed_app_server(dispatch:
     os.kill(killed, signal.SIGKILL)
     codex_pid(dispatch, other_than=killed)
     dispatch.json("send", ref, "hello")
-    done = dispatch.json("wait", ref, "--timeout", "60")
+    done = dispatch.wait(ref)
 
     assert done["thread"]["ref"] == ref
     assert done["text"] == "Offline reply: hello"
@@ -163,7 +163,7 @@ def test_a_killed_daemon_takes_codex_with_it_and_up_recovers(dispatch: Dispatch)
     dispatch.json("send", "@survivor", 'offline:{"text": "still here"}')
 
     assert restarted["status"] == "started"
-    assert dispatch.json("wait", "@survivor", "--timeout", "60")["text"] == "still here"
+    assert dispatch.wait("@survivor")["text"] == "still here"
 
 
 def test_a_daemon_without_codex_is_degraded_and_says_what_to_do() -> None:

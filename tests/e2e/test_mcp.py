@@ -55,8 +55,8 @@ async def test_a_client_sends_a_message_and_waits_for_the_answer(
 
     assert {"dispatch_thread_read", "dispatch_thread_write", "dispatch_daemon_read"} <= set(tools)
     assert sent.structured_content["receipt"]["state"] == "submitted"
-    assert done.structured_content["outcome"] == "done"
-    assert done.structured_content["text"] == "Offline reply: Hello from MCP"
+    [result] = done.structured_content["results"]
+    assert (result["outcome"], result["text"]) == ("done", "Offline reply: Hello from MCP")
     assert dispatch.json("get", ref)["thread"]["handle"] == "@from-mcp"
 
 

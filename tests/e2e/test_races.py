@@ -62,7 +62,7 @@ def test_send_and_stop_at_once_leave_a_thread_that_works(shared: Dispatch) -> No
         stopper = shared.start("stop", "@torn", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         sent, stopped = parsed(sender), parsed(stopper)
         if "error" in stopped:
-            assert stopped["error"]["code"] == "validation", stopped
+            assert stopped["error"]["code"] == "no_active_turn", stopped
             stopped = shared.json("stop", "@torn")
         assert sent["receipt"]["state"] == "submitted", (number, sent)
         assert stopped["turn"]["id"] == sent["receipt"]["turn_id"]
@@ -70,7 +70,7 @@ def test_send_and_stop_at_once_leave_a_thread_that_works(shared: Dispatch) -> No
 
     shared.json("send", "@torn", 'offline:{"text": "whole"}')
     assert seen == {"interrupted"}
-    assert shared.json("wait", "@torn", "--timeout", "60")["text"] == "whole"
+    assert shared.wait("@torn")["text"] == "whole"
 
 
 def test_senders_at_once_are_served_one_at_a_time_and_nothing_is_merged(shared: Dispatch) -> None:
@@ -92,7 +92,7 @@ def test_senders_at_once_are_served_one_at_a_time_and_nothing_is_merged(shared: 
         assert {a["error"]["code"] for a in answers if "error" in a} <= {"lane_busy"}
         assert any("receipt" in a for a in answers)
         accepted += [a["receipt"] for a in answers if "receipt" in a]
-        shared.json("wait", "@crowd", "--timeout", "60")
+        shared.wait("@crowd")
 
     assert len({receipt["turn_id"] for receipt in accepted}) == len(accepted)
     assert len(messages(shared, "@crowd")) == len(accepted)
@@ -118,7 +118,7 @@ def test_a_codex_killed_right_after_a_send_loses_and_repeats_nothing(dispatch: D
         sent = parsed(sender)
         codex_pid(dispatch, other_than=pid)
 
-        done = dispatch.json("wait", thread, "--timeout", "60")
+        done = dispatch.wait(thread)
         # Codex may be dead before the message arrives: then nothing was sent, and the latest turn is another message's.
         receipt = sent.get("receipt", {}).get("id") or sent["error"]["details"].get("message_id")
         ours = receipt is not None and receipt == (done["turn"] or {}).get("message_id")
@@ -134,7 +134,7 @@ def test_a_codex_killed_right_after_a_send_loses_and_repeats_nothing(dispatch: D
             assert outcome == "nothing" or "not" in (done["turn"]["error"] or "").split(), done
 
         dispatch.json("send", thread, f'offline:{{"text": "after {number:02}."}}')
-        again = dispatch.json("wait", thread, "--timeout", "60")
+        again = dispatch.wait(thread)
         assert again["text"] == f"after {number:02}.", outcomes
         assert f"after {number:02}." in asked(dispatch)
 

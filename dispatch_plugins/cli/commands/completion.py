@@ -30,6 +30,9 @@ def command(app: App) -> click.Command:
     def completion(context: click.Context, shell: str) -> int:
         from click.shell_completion import get_completion_class
 
+        from dispatch_plugins.cli import shells
+
+        shells.install()
         app.settle(context)
         script = get_completion_class(shell)
         root = context.find_root().command

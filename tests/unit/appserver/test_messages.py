@@ -11,21 +11,32 @@ from pydantic import ValidationError
 from dispatch_core.appserver.client import OPT_OUT
 from dispatch_core.appserver.items import item_text
 from dispatch_core.appserver.messages import (
-    SANDBOX_TYPES,
     Capabilities,
     ClientInfo,
+    CommandsCleanParams,
+    CommandsListParams,
+    CommandTerminateParams,
     InitializeParams,
-    ThreadNameSetParams,
-    ThreadResumeParams,
-    ThreadStartParams,
-    ThreadTurnsListParams,
+    ThreadInjectItemsParams,
     TurnInfo,
     TurnInterruptParams,
     TurnStartParams,
-    sandbox_policy,
+    TurnSteerParams,
+    context_item,
+    message_input,
     text_input,
 )
-from dispatch_core.errors import ValidationFailed
+from dispatch_core.appserver.thread_messages import (
+    ThreadForkParams,
+    ThreadIdParams,
+    ThreadItemsListParams,
+    ThreadNameSetParams,
+    ThreadResumeParams,
+    ThreadRevertParams,
+    ThreadStartParams,
+    ThreadTurnsListParams,
+)
+from dispatch_core.contracts.records import Image, Message
 
 SENT = [
     (
@@ -49,31 +60,108 @@ SENT = [
                 config={"model_reasoning_effort": "low"},
             ),
         )
-        for mode in SANDBOX_TYPES
+        for mode in ("read-only", "workspace-write", "danger-full-access")
         for policy in ("untrusted", "on-request", "never")
     ),
     ("thread/resume", ThreadResumeParams(thread_id="t")),
+    *(
+        (
+            "thread/start",
+            ThreadStartParams(
+                cwd="/w",
+                permissions=":read-only",
+                approvals_reviewer=reviewer,
+                service_tier="flex",
+                base_instructions="b",
+                developer_instructions="d",
+                personality=personality,
+                ephemeral=True,
+            ),
+        )
+        for reviewer in ("user", "auto_review", "guardian_subagent")
+        for personality in ("none", "friendly", "pragmatic")
+    ),
+    (
+        "thread/resume",
+        ThreadResumeParams(
+            thread_id="t",
+            service_tier="flex",
+            personality="none",
+            base_instructions="b",
+            developer_instructions="d",
+            config={"model_reasoning_summary": "concise"},
+        ),
+    ),
+    (
+        "thread/fork",
+        ThreadForkParams(
+            thread_id="t", last_turn_id="u", cwd="/w", sandbox="read-only", thread_source="dispatch"
+        ),
+    ),
+    *(
+        (method, ThreadIdParams(thread_id="t"))
+        for method in ("thread/read", "thread/archive", "thread/unarchive", "thread/compact/start")
+    ),
+    ("thread/revert", ThreadRevertParams(thread_id="t", before_turn_id="u")),
+    ("thread/items/list", ThreadItemsListParams(thread_id="t", limit=5)),
+    ("thread/items/list", ThreadItemsListParams(thread_id="t", limit=5, cursor="c")),
     ("thread/name/set", ThreadNameSetParams(thread_id="t", name="n")),
     ("thread/turns/list", ThreadTurnsListParams(thread_id="t")),
     ("thread/turns/list", ThreadTurnsListParams(thread_id="t", limit=5, cursor="c")),
     ("turn/start", TurnStartParams(thread_id="t", input=(text_input("x"),))),
+    (
+        "turn/start",
+        TurnStartParams(
+            thread_id="t",
+            input=(text_input("x"), text_input("y")),
+            client_user_message_id="u",
+            model="m",
+            effort="high",
+            approval_policy="never",
+            cwd="/w",
+        ),
+    ),
     *(
         (
             "turn/start",
             TurnStartParams(
                 thread_id="t",
-                input=(text_input("x"), text_input("y")),
-                client_user_message_id="u",
-                model="m",
-                effort="high",
-                approval_policy="never",
-                sandbox_policy=sandbox_policy(mode),
-                cwd="/w",
+                input=message_input(
+                    Message(text="x", images=(Image(path="/p.png", detail=detail),))
+                ),
+                summary=summary,
+                personality=personality,
+                service_tier="flex",
+                output_schema={"type": "object"},
+                approvals_reviewer=reviewer,
+                permissions=":workspace",
             ),
         )
-        for mode in SANDBOX_TYPES
+        for detail, summary, personality, reviewer in (
+            (None, "auto", "none", "user"),
+            ("auto", "concise", "friendly", "auto_review"),
+            ("high", "detailed", "pragmatic", "guardian_subagent"),
+            ("original", "none", None, None),
+        )
+    ),
+    (
+        "turn/steer",
+        TurnSteerParams(
+            thread_id="t",
+            expected_turn_id="u",
+            input=message_input(Message(text="x", images=(Image(path="/p.png"),))),
+            client_user_message_id="m",
+        ),
     ),
     ("turn/interrupt", TurnInterruptParams(thread_id="t", turn_id="u")),
+    ("thread/inject_items", ThreadInjectItemsParams(thread_id="t", items=(context_item("x"),))),
+    ("thread/backgroundTerminals/list", CommandsListParams(thread_id="t")),
+    ("thread/backgroundTerminals/list", CommandsListParams(thread_id="t", cursor="c")),
+    ("thread/backgroundTerminals/clean", CommandsCleanParams(thread_id="t")),
+    (
+        "thread/backgroundTerminals/terminate",
+        CommandTerminateParams(thread_id="t", process_id="p"),
+    ),
 ]
 
 
@@ -115,13 +203,6 @@ def test_what_is_not_set_is_not_sent():
 def test_a_misspelt_field_is_refused():
     with pytest.raises(ValidationError):
         ThreadStartParams.model_validate({"cwd": "/w", "sandbx": "read-only"})
-
-
-def test_an_unknown_sandbox_mode_is_refused():
-    with pytest.raises(ValidationFailed) as caught:
-        sandbox_policy("yolo")
-
-    assert "workspace-write" in caught.value.hint
 
 
 def test_a_turn_is_read_with_its_error():

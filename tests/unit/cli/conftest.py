@@ -122,6 +122,21 @@ OPS = [
     op("send", "message", {"thread": text(**ARGUMENT), "text": text(**STDIN)}, required=["thread", "text"]),
     op("wait", "message", {"threads": {"type": "array", "items": {"type": "string"}, "description": "Who.", **ARGUMENT}},
        required=["threads"], timeout=None, intent="read"),
+    op("watch", "message", {"thread": {"type": "array", "items": {"type": "string"}, "default": [], "description": "Who.",
+                                       "x-cli": {"argument": True, "complete": "thread"}},
+                            "after": nullable({"type": "string"}), "limit": nullable({"type": "integer"}),
+                            "timeout": nullable({"type": "number"})},
+       intent="read", timeout=None, stream={"rows": "events", "always": True}),
+    op("tail", "thread", {"thread": text(**{"x-cli": {"argument": True, "complete": "thread"}}),
+                          "after": nullable({"type": "string"}), "limit": nullable({"type": "integer"})},
+       required=["thread"], intent="read", stream={"rows": "items", "always": False}),
+    op("sync", "thread", {"full": {"type": "boolean", "default": False, "description": "All of it."}}, progress=True),
+    op("archive", "thread", {"thread": {"type": "array", "items": {"type": "string"}, "description": "Who.", **ARGUMENT},
+                             "note": nullable({"type": "string"}, **{"x-cli": {"stdin": True}})},
+       required=["thread"], intent="destroy"),
+    op("paint", "thread", {"image": {"type": "array", "items": {"type": "string"}, "default": [], "description": "What.",
+                                     "x-cli": {"file": True}},
+                           "base": nullable({"type": "string"}, **{"x-cli": {"file": True}})}),
     op("goal.set", "goal", {"thread": text(**ARGUMENT)}, required=["thread"]),
     op("goal.clear", "goal", {"thread": text(**ARGUMENT)}, required=["thread"], intent="destroy"),
     op("daemon.status", "daemon", {}, intent="read"),
@@ -155,7 +170,10 @@ Answer = dict[str, Any]
 
 
 class FakeDaemon:
-    """A server that speaks the control protocol and answers with what ``answers`` holds for a method."""
+    """A server that speaks the control protocol and answers with what ``answers`` holds for a method.
+
+    An answer may have "before": frames that are written first, and "hang_up": the connection is closed instead of the reply.
+    """
 
     def __init__(self, path: str) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -190,8 +208,13 @@ class FakeDaemon:
             with contextlib.suppress(OSError), connection, connection.makefile("rwb") as stream:
                 for line in stream:
                     reply = self._answer(json.loads(line))
-                    stream.write(json.dumps(reply).encode() + b"\n")
+                    frames = [*reply.pop("before", ()), reply]
+                    hang_up = reply.pop("hang_up", False)
+                    for frame in frames[:-1] if hang_up else frames:
+                        stream.write(json.dumps(frame).encode() + b"\n")
                     stream.flush()
+                    if hang_up:
+                        break
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         method = request["method"]

@@ -233,6 +233,73 @@ def test_destroying_asks_on_a_terminal(
     assert len(daemon.requests) == (1 if code == 0 else 0)
 
 
+@pytest.mark.parametrize("option", [[], ["--no-interactive"]])
+def test_what_may_not_be_asked_is_refused(
+    shell: Shell, daemon: FakeDaemon, option: list[str]
+) -> None:
+    error = shell.run("goal", "clear", "@x", *option).error
+    on_terminal = shell.on_terminal("goal", "clear", "@x", "--no-interactive", keys=b"y\n")
+    confirmed = shell.run("goal", "clear", "@x", "--no-interactive", "--yes")
+
+    assert (error["exit_code"], on_terminal.code, confirmed.code) == (2, 2, 0)
+    assert len(daemon.requests) == 1
+
+
+def test_the_question_names_every_target(shell: Shell, daemon: FakeDaemon) -> None:
+    ran = shell.on_terminal("archive", "@a", "@b", *(f"@c{n}" for n in range(10)), keys=b"n\n")
+
+    assert "12 targets: @a, @b, @c0" in ran.err
+    assert "@c7 and 2 more" in ran.err
+    assert daemon.requests == []
+
+
+def test_names_are_read_from_stdin_one_a_line(shell: Shell, daemon: FakeDaemon) -> None:
+    ran = shell.run("wait", "@a", "-", "@z", stdin=b"@b\n\n  @c\n")
+
+    assert ran.json["echo"]["threads"] == ["@a", "@b", "@c", "@z"]
+    assert daemon.requests
+
+
+def test_no_names_on_stdin_are_not_all_of_them(shell: Shell, daemon: FakeDaemon) -> None:
+    error = shell.run("watch", "-", stdin=b"\n").error
+
+    assert error["exit_code"] == 2
+    assert error["details"]["field"] == "thread"
+    assert daemon.requests == []
+
+
+def test_stdin_is_read_for_one_thing_only(shell: Shell) -> None:
+    error = shell.run("archive", "-", "--note", "-", "--yes", stdin=b"@a\n").error
+
+    assert error["exit_code"] == 2
+    assert "THREAD" in error["message"]
+
+
+def test_files_are_made_absolute_in_the_caller(shell: Shell, daemon: FakeDaemon) -> None:
+    for name in ("a.png", "b.png"):
+        (shell.cwd / name).touch()
+
+    ran = shell.run(
+        "paint", "--image", "a.png", "--image", "./b.png", "--base", str(shell.cwd / "a.png")
+    )
+
+    assert ran.json["echo"] == {
+        "image": [str(shell.cwd / "a.png"), str(shell.cwd / "b.png")],
+        "base": str(shell.cwd / "a.png"),
+    }
+    assert daemon.requests
+
+
+@pytest.mark.parametrize(("name", "why"), [("gone", "does not exist"), (".", "is not a file")])
+def test_a_file_that_is_none_is_refused(shell: Shell, name: str, why: str) -> None:
+    error = shell.run("paint", "--image", name).error
+
+    assert error["exit_code"] == 2
+    assert why in error["message"]
+    assert error["details"]["field"] == "image"
+    assert error["hint"]
+
+
 def test_an_interrupt_ends_with_130_and_no_traceback(shell: Shell, daemon: FakeDaemon) -> None:
     reader, writer = os.pipe()
     process = subprocess.Popen(

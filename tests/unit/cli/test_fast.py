@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,6 +23,7 @@ WORDS = [
     "builder", "hi there", "-", "--", "", "-1", "7", "1_0", "٣", "0.5", "1e999", "nan", "k=v", "k=1", "=v", "read-only", "--json",
     "--no-start", "--safe", "--debug", "--color", "never", "--color=never", "--text", "--text=x", "--limit", "--weight",
     "--sandbox", "--tag", "--label", "--config", "--send", "--no-send", "--archived", "--thread", "--name", "--yes", "-h",
+    "watch", "tail", "sync", "archive", "paint", "--follow", "--no-follow", "--after", "--image",
 ]  # fmt: skip
 
 
@@ -37,8 +38,13 @@ def test_what_the_short_way_accepts_click_reads_the_same(argv: list[str]) -> Non
     plan = fast.parse(argv, MANIFEST)
 
     if plan is not None:
-        op, values, options = _through_click(argv)
-        assert (plan.op["name"], plan.values, plan.options) == (op, values, options)
+        other = _through_click(argv)
+        assert (plan.op["name"], plan.values, plan.options) == (
+            other.op["name"],
+            other.values,
+            other.options,
+        )
+        assert plan.follow == other.follow
 
 
 @pytest.mark.parametrize(
@@ -46,17 +52,18 @@ def test_what_the_short_way_accepts_click_reads_the_same(argv: list[str]) -> Non
     [
         ["list"], ["list", "--json"], ["send", "@x", "hi"], ["new", "b", "--sandbox", "read-only"], ["daemon", "status"],
         ["acme", "deploy", "x"], ["wait", "@a", "@b"],
+        ["watch", "@a"], ["tail", "@a", "--limit", "3"],
     ],
 )  # fmt: skip
 def test_the_usual_command_lines_take_the_short_way(argv: list[str]) -> None:
     assert fast.parse(argv, MANIFEST) is not None
 
 
-def _through_click(argv: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _through_click(argv: Sequence[str]) -> fast.Plan:
     seen: list[fast.Plan] = []
     app = App(Invocation(MANIFEST, {}), execute=lambda _, plan, **__: seen.append(plan) or 0)
     try:
         command_line.run(app, list(argv))
     except DispatchError as error:
         pytest.fail(f"click refuses {argv}: {error.message}")
-    return seen[0].op["name"], seen[0].values, seen[0].options
+    return seen[0]

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dispatch_core.errors import PROJECTIONS
 from dispatch_plugins.cli import command_line as click_line
 from dispatch_plugins.cli.app import App
 from dispatch_plugins.cli.catalog import command_line
 from dispatch_plugins.cli.invocation import Invocation
+from dispatch_plugins.cli.names import NATIVE
 
 if TYPE_CHECKING:
     from dispatch_plugins.cli import fast
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from .conftest import Shell
 
 from .conftest import MANIFEST, OPS
+from .conftest import op as make_op
 
 
 def test_the_root_help_lists_every_command_in_its_section(shell: Shell) -> None:
@@ -32,9 +35,8 @@ def test_the_root_help_lists_every_command_in_its_section(shell: Shell) -> None:
     sections = _sections(help_.out)
     assert [line.split("  ")[0] for line in sections["Goals"]] == ["goal clear", "goal set"]
     assert sections["From acme-dispatch"] == ["acme deploy  Do acme.deploy in one go"]
-    assert [line.split()[0] for line in sections["Daemon"]] == [
-        "daemon", "mcp", "up", "down", "demo", "schema", "completion", "help",
-    ]  # fmt: skip
+    own = [name for name, (_, _, section) in NATIVE.items() if section == "Daemon"]
+    assert [line.split()[0] for line in sections["Daemon"]] == ["daemon", "mcp", *own]
     assert "secret op" not in help_.out
 
 
@@ -102,8 +104,9 @@ def test_the_shown_command_line_of_an_example_means_its_input(op: dict[str, Any]
     seen: list[fast.Plan] = []
     inputs = [example["input"] for example in op["examples"]]
     inputs = [{**dict.fromkeys(op["schema"]["required"], "x"), **given} for given in inputs]
-    if op["name"] == "wait":
-        inputs = [{"threads": ["@a", "-b", "@c"]}]
+    if op["name"] in ("wait", "archive"):
+        name = op["schema"]["required"][0]
+        inputs = [{name: ["@a", "-b", "@c"]}]
 
     for given in inputs:
         words = shlex.split(command_line(op, given))[1:]
@@ -119,37 +122,35 @@ def test_the_exit_codes_are_explained_with_their_error_codes(shell: Shell) -> No
     table = shell.run("help", "exit-codes").json["exit_codes"]
 
     by_number = {row["exit_code"]: row for row in table}
-    assert {code["code"] for code in by_number[2]["codes"]} == {"validation", "ambiguous"}
+    assert {code["code"] for row in table for code in row["codes"]} == set(PROJECTIONS)
+    assert {"validation", "ambiguous"} <= {code["code"] for code in by_number[2]["codes"]}
+    assert {"active_writer", "unsupported"} <= {code["code"] for code in by_number[8]["codes"]}
     assert all(row["meaning"] for row in table)
 
 
-def test_the_schema_of_a_command_needs_no_daemon(shell: Shell) -> None:
-    spelled = shell.run("schema", "goal", "set")
-    named = shell.run("schema", "goal.set")
+def test_the_root_help_opens_with_what_a_newcomer_wants_to_do(shell: Shell) -> None:
+    examples = _sections(shell.run("--help").out)["Examples"]
 
-    assert spelled.json["schema"]["required"] == ["thread"]
-    assert spelled.out == named.out
-
-
-@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script_for_each_shell(shell: Shell, name: str) -> None:
-    script = shell.run("completion", name)
-
-    assert script.code == 0
-    assert "_DISPATCH_COMPLETE" in script.out
+    assert examples[0].startswith("dispatch new tester")
+    assert [line.split()[1] for line in examples] == ["new", "send", "goal"]
 
 
-def test_completion_offers_commands_options_and_choices(shell: Shell) -> None:
-    shell.env |= {"_DISPATCH_COMPLETE": "bash_complete"}
+def test_too_many_choices_stand_in_the_description(shell: Shell) -> None:
+    words = [f"choice{number}ofmany" for number in range(8)]
+    schema = {"type": "string", "enum": words, "description": "One of many."}
+    shell.install({**MANIFEST, "ops": [make_op("pick", "thread", {"one": schema})]})
 
-    def complete(line: str) -> set[str]:
-        shell.env |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
-        return {row.partition(",")[2] for row in shell.run().out.splitlines()}
+    help_ = shell.run("pick", "--help").out
 
-    assert complete("dispatch go") == {"goal"}
-    assert complete("dispatch acme ") == {"deploy"}
-    assert complete("dispatch new --sandbox ") == {"read-only", "workspace-write"}
-    assert "--no-send" in complete("dispatch new --")
+    assert "--one WORD" in help_
+    assert all(word in help_ for word in words)
+
+
+def test_help_says_what_an_op_has_for_what_it_is(shell: Shell) -> None:
+    assert "--follow / --no-follow" in shell.run("watch", "--help").out
+    assert "[default: no]" in shell.run("tail", "--help").out
+    assert "--no-interactive" in shell.run("archive", "--help").out
+    assert "--follow" not in shell.run("list", "--help").out
 
 
 def _sections(help_: str) -> dict[str, list[str]]:

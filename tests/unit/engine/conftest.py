@@ -12,6 +12,7 @@ import pytest
 from dispatch_core.contracts.records import ThreadSettings
 from dispatch_core.engine.events import EventBus
 from dispatch_core.engine.lanes import Lanes
+from dispatch_core.engine.steering import Patience
 from dispatch_core.errors import CodexError, CodexUnavailable, OutcomeUnknown, StorageError
 
 EXAMPLES = Path(__file__).parents[3] / "plugins" / "examples"
@@ -29,6 +30,10 @@ class Ticks:
         return self._now
 
 
+# A scripted turn has its message only in the tests that are about it.
+QUICK = Patience(hearing=0)
+
+
 class ScriptedCodex:
     """What Codex does with threads and turns, by its documented answers. on: method → coroutine function that answers instead."""
 
@@ -36,6 +41,7 @@ class ScriptedCodex:
         self.generation = 1
         self.up = True
         self.loaded, self.stored, self.running = set(), {}, {}
+        self.injected, self.commands = {}, {}
         self.calls, self.on = [], {}
         self._count = 0
 
@@ -50,7 +56,7 @@ class ScriptedCodex:
             raise CodexUnavailable("Codex is not running")
         if method in self.on:
             return await self.on[method](params)
-        return getattr(self, "_" + method.replace("/", "_"))(params)
+        return getattr(self, "_" + method.replace("/", "_").lower())(params)
 
     def methods(self):
         return [method for method, _ in self.calls]
@@ -90,6 +96,39 @@ class ScriptedCodex:
     def _turn_interrupt(self, params):
         return {}
 
+    def _turn_steer(self, params):
+        running = self.running.get(params["threadId"])
+        if running is None:
+            raise CodexError("no active turn to steer")
+        if running != params["expectedTurnId"]:
+            raise CodexError(
+                f"expected active turn id `{params['expectedTurnId']}` but found `{running}`"
+            )
+        return {"turnId": running}
+
+    def _thread_inject_items(self, params):
+        thread_id = params["threadId"]
+        if thread_id not in self.loaded:
+            raise CodexError(f"thread not found: {thread_id}")
+        self.stored.setdefault(thread_id, [])
+        self.injected.setdefault(thread_id, []).extend(params["items"])
+        return {}
+
+    def _thread_backgroundterminals_list(self, params):
+        running = self.commands.get(params["threadId"], [])
+        return {"data": [{"itemId": c, "processId": f"p-{c}"} for c in running], "nextCursor": None}
+
+    def _thread_backgroundterminals_clean(self, params):
+        self.commands.pop(params["threadId"], None)
+        return {}
+
+    def _thread_backgroundterminals_terminate(self, params):
+        self.commands[params["threadId"]].remove(params["processId"].removeprefix("p-"))
+        return {"terminated": True}
+
+    def _thread_items_list(self, params):
+        raise CodexError("thread/items/list is not supported yet")
+
     def _thread_turns_list(self, params):
         return {"data": self.stored.get(params["threadId"], []), "nextCursor": None}
 
@@ -97,7 +136,7 @@ class ScriptedCodex:
 class World:
     """Lanes, what stands behind them, and Codex's voice."""
 
-    def __init__(self, storage, *, attention=5.0, booted_at=None):
+    def __init__(self, storage, *, attention=5.0, booted_at=None, patience=QUICK):
         self.storage, self.clock = storage, Ticks()
         self.events = EventBus(self.clock)
         self.codex = ScriptedCodex()
@@ -108,6 +147,7 @@ class World:
             self.codex,
             attention=attention,
             booted_at=booted_at,
+            patience=patience,
         )
 
     @asynccontextmanager
@@ -227,6 +267,17 @@ def storage(monkeypatch):
 @pytest.fixture
 def world(storage):
     return World(storage)
+
+
+@pytest.fixture
+def hasty(storage):
+    """A world that waits for nothing."""
+    return World(storage, patience=Patience(interrupt=0.05, hearing=0, news=0.01, placing=0.01))
+
+
+@pytest.fixture
+def patient(storage):
+    return World(storage, patience=Patience())
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from dispatch_core.contracts.records import Source, ThreadStatus, TurnStatus
+from dispatch_core.contracts.records import Message, Source, ThreadStatus, TurnStatus
 from dispatch_core.errors import (
     AuthorityDenied,
     CodexError,
     CodexTimeout,
     CodexUnavailable,
     LaneBusy,
+    NotFound,
     OutcomeUnknown,
     StorageError,
     ValidationFailed,
@@ -30,7 +31,7 @@ async def test_a_message_becomes_a_turn_that_is_recorded_to_its_end(world):
     async with world.running():
         thread = await world.thread()
 
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.completed(thread, turn.id)
         done = await world.lanes.settled(thread)
@@ -53,7 +54,7 @@ async def test_a_turn_that_ends_before_its_sender_wakes_is_not_left_running(worl
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        turn = await world.lanes.send(thread, "quick")
+        turn = await world.lanes.send(thread, Message(text="quick"))
         done = await world.lanes.settled(thread)
 
     assert (done.status, done.turn.status) == (ThreadStatus.IDLE, TurnStatus.COMPLETED)
@@ -71,7 +72,7 @@ async def test_events_come_in_the_order_of_what_happened_and_once_each(world):
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        await world.lanes.send(thread, "quick")
+        await world.lanes.send(thread, Message(text="quick"))
 
     kinds = [kind for kind in await world.seen() if kind != "thread.status"]
     assert kinds == ["thread.created", "turn.started", "item.completed", "turn.completed"]
@@ -87,7 +88,7 @@ async def test_the_turn_is_recorded_before_codex_is_asked(world):
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
 
     assert recorded[0].status is TurnStatus.SUBMITTED
     assert recorded[0].message_id == turn.message_id
@@ -99,18 +100,18 @@ async def test_nothing_is_sent_when_it_cannot_be_recorded(world):
         world.storage.threads.broken = True
 
         with pytest.raises(StorageError):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
 
         world.storage.threads.broken = False
         assert "turn/start" not in world.codex.methods()
         assert (await world.lanes.settled(thread)).turn is None
-        assert (await world.lanes.send(thread, "again")).id is not None
+        assert (await world.lanes.send(thread, Message(text="again"))).id is not None
 
 
 async def test_a_state_that_could_not_be_written_is_written_later(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         await world.lanes.flush()
         world.storage.threads.broken = True
@@ -129,7 +130,7 @@ async def test_a_state_that_could_not_be_written_is_written_later(world):
 async def test_what_is_in_the_way_of_a_turn_is_recorded_until_it_is_done(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.trouble(thread, turn.id, "Reconnecting...", "Connection failed")
         running = await world.stored(thread)
@@ -152,7 +153,7 @@ async def test_of_two_messages_at_once_one_is_refused_and_nothing_is_merged(worl
 
         async def send():
             try:
-                outcomes.append((await world.lanes.send(thread, "hello")).status)
+                outcomes.append((await world.lanes.send(thread, Message(text="hello"))).status)
             except LaneBusy:
                 outcomes.append("busy")
 
@@ -167,7 +168,7 @@ async def test_of_two_messages_at_once_one_is_refused_and_nothing_is_merged(worl
 async def test_a_message_that_codex_merged_into_a_running_turn_is_said_to_be(world):
     async with world.running():
         thread = await world.thread()
-        first = await world.lanes.send(thread, "one")
+        first = await world.lanes.send(thread, Message(text="one"))
         world.started(thread, first.id)
         world.completed(thread, first.id)
         await world.lanes.settled(thread)
@@ -176,7 +177,7 @@ async def test_a_message_that_codex_merged_into_a_running_turn_is_said_to_be(wor
             return {"turn": {"id": first.id, "status": "inProgress"}}
 
         world.codex.on["turn/start"] = same
-        second = await world.lanes.send(thread, "two")
+        second = await world.lanes.send(thread, Message(text="two"))
         record = await world.stored(thread)
 
     assert (second.id, second.status) == (first.id, TurnStatus.STARTED)
@@ -190,7 +191,7 @@ async def test_text_that_codex_would_swallow_is_refused_with_a_hint(world, text)
         thread = await world.thread()
 
         with pytest.raises(ValidationFailed) as caught:
-            await world.lanes.send(thread, text)
+            await world.lanes.send(thread, Message(text=text))
 
     assert caught.value.hint
     assert "turn/start" not in world.codex.methods()
@@ -212,7 +213,7 @@ async def test_a_message_whose_answer_was_lost_is_found_again_in_history(world, 
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown) as caught:
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         unknown = await world.stored(thread)
         await world.restart()
         found = await world.stored(thread)
@@ -233,7 +234,7 @@ async def test_a_message_that_history_does_not_have_did_not_run(world, lost_answ
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         await world.restart()
         found = await world.stored(thread)
 
@@ -251,14 +252,14 @@ async def test_after_a_reboot_history_without_a_trace_proves_nothing(world, lost
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         await world.stored(thread)
     rebooted = type(world)(world.storage, booted_at=world.clock.now() + timedelta(seconds=1))
     rebooted.codex.stored[thread.native_id] = []
 
     async with rebooted.running():
         found = await rebooted.stored(thread)
-        again = await rebooted.lanes.send(found, "once more")
+        again = await rebooted.lanes.send(found, Message(text="once more"))
 
     assert found.turn.status is TurnStatus.UNKNOWN
     assert "it may have run" in found.turn.error
@@ -268,7 +269,7 @@ async def test_after_a_reboot_history_without_a_trace_proves_nothing(world, lost
 async def test_a_turn_that_was_cut_off_before_it_had_its_message_did_not_run(world, lost_answer):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.codex.store(thread.native_id, turn.id, "interrupted")
         world.crash()
 
@@ -288,7 +289,7 @@ async def test_a_late_turn_that_was_cut_off_before_its_message_was_seen_did_not_
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown) as caught:
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, "turn-x")
         world.codex.store(thread.native_id, "turn-x", "interrupted")
         world.crash()
@@ -310,11 +311,11 @@ async def test_codex_dying_between_its_answer_and_the_senders_waking_leaves_no_b
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        await world.lanes.send(thread, "hello")
+        await world.lanes.send(thread, Message(text="hello"))
         lost = await world.stored(thread)
         del world.codex.on["turn/start"]
         await world.restart()
-        again = await world.lanes.send(thread, "again")
+        again = await world.lanes.send(thread, Message(text="again"))
 
     assert lost.turn.status is TurnStatus.UNKNOWN
     assert again.status is TurnStatus.SUBMITTED
@@ -324,7 +325,7 @@ async def test_a_wait_spans_the_restart_of_codex(world):
     waited = []
     async with world.running() as tasks:
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.codex.store(thread.native_id, turn.id, "interrupted", turn.message_id)
 
@@ -347,7 +348,7 @@ async def test_a_wait_spans_the_restart_of_codex(world):
 async def test_a_wait_ends_with_unknown_when_codex_does_not_come_back(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.crash()
 
@@ -360,7 +361,7 @@ async def test_a_wait_ends_with_unknown_when_codex_does_not_come_back(world):
 async def test_a_recovery_that_failed_is_tried_again_before_the_next_message(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "one")
+        turn = await world.lanes.send(thread, Message(text="one"))
         world.started(thread, turn.id)
         world.codex.store(thread.native_id, turn.id, "interrupted", turn.message_id)
         world.crash()
@@ -372,9 +373,9 @@ async def test_a_recovery_that_failed_is_tried_again_before_the_next_message(wor
         await world.restart()
         unknown = await world.stored(thread)
         with pytest.raises(CodexUnavailable):
-            await world.lanes.send(thread, "two")
+            await world.lanes.send(thread, Message(text="two"))
         del world.codex.on["thread/turns/list"]
-        second = await world.lanes.send(thread, "two")
+        second = await world.lanes.send(thread, Message(text="two"))
 
         assert unknown.turn.status is TurnStatus.UNKNOWN
         assert world.codex.methods().count("turn/start") == 2
@@ -385,7 +386,7 @@ async def test_a_recovery_that_failed_is_tried_again_before_the_next_message(wor
 async def test_history_that_codex_refuses_to_give_does_not_block_the_thread(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "one")
+        turn = await world.lanes.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, "other", "completed")
         world.crash()
 
@@ -396,13 +397,13 @@ async def test_history_that_codex_refuses_to_give_does_not_block_the_thread(worl
         await world.restart()
 
         assert (await world.stored(thread)).turn.id == turn.id
-        assert (await world.lanes.send(thread, "two")).status is TurnStatus.SUBMITTED
+        assert (await world.lanes.send(thread, Message(text="two"))).status is TurnStatus.SUBMITTED
 
 
 async def test_a_recovery_does_not_touch_a_message_that_is_sent_meanwhile(world, gate):
     async with world.running() as tasks:
         thread = await world.thread()
-        first = await world.lanes.send(thread, "one")
+        first = await world.lanes.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, first.id, "interrupted", first.message_id)
         world.crash()
         reading = gate()
@@ -417,7 +418,7 @@ async def test_a_recovery_does_not_touch_a_message_that_is_sent_meanwhile(world,
         sent = []
 
         async def send():
-            sent.append(await world.lanes.send(thread, "two"))
+            sent.append(await world.lanes.send(thread, Message(text="two")))
 
         tasks.start_soon(send)
         await anyio.wait_all_tasks_blocked()
@@ -433,18 +434,18 @@ async def test_a_recovery_does_not_touch_a_message_that_is_sent_meanwhile(world,
 async def test_a_damaged_thread_of_which_codex_has_no_trace_stays_unknown(world):
     async with world.running():
         thread = await world.thread()
-        first = await world.lanes.send(thread, "one")
+        first = await world.lanes.send(thread, Message(text="one"))
         world.completed(thread, first.id)
         await world.lanes.settled(thread)
-        await world.lanes.send(thread, "two")
+        await world.lanes.send(thread, Message(text="two"))
         world.crash()
         world.codex.stored.clear()
 
         await world.restart()
 
         assert (await world.stored(thread)).turn.status is TurnStatus.UNKNOWN
-        with pytest.raises(CodexError, match="no rollout"):
-            await world.lanes.send(thread, "three")
+        with pytest.raises(NotFound, match="has no thread"):
+            await world.lanes.send(thread, Message(text="three"))
 
 
 # -- Codex does not answer ---------------------------------------------------------------------------
@@ -459,7 +460,7 @@ async def test_a_turn_that_shows_up_after_its_deadline_is_the_messages_turn(worl
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown) as caught:
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         message_id = caught.value.details["message_id"]
         world.started(thread, "turn-x")
         world.user_message(thread, "turn-x", message_id)
@@ -480,10 +481,10 @@ async def test_a_message_without_answer_is_not_called_failed_while_its_process_l
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         told = await world.lanes.settled(thread)
         del world.codex.on["turn/start"]
-        again = await world.lanes.send(thread, "again")
+        again = await world.lanes.send(thread, Message(text="again"))
 
     assert told.turn.status is TurnStatus.UNKNOWN
     assert again.status is TurnStatus.SUBMITTED
@@ -501,10 +502,10 @@ async def test_a_lost_turn_that_still_runs_makes_the_thread_busy_again(world):
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
 
         with pytest.raises(LaneBusy):
-            await world.lanes.send(thread, "again")
+            await world.lanes.send(thread, Message(text="again"))
 
         assert (await world.stored(thread)).status is ThreadStatus.BUSY
 
@@ -520,7 +521,7 @@ async def test_a_sender_that_is_cancelled_leaves_an_unknown_message_behind(world
         world.codex.on["turn/start"] = hang
         with anyio.CancelScope() as scope:
             tasks.start_soon(_cancel_when, asked.reached, scope)
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         record = await world.stored(thread)
         world.started(thread, "turn-x")
         world.user_message(thread, "turn-x", record.turn.message_id)
@@ -541,7 +542,7 @@ async def test_a_message_is_not_unknown_when_only_the_preparation_was_cut_off(wo
 
         world.codex.on["thread/resume"] = die
         with pytest.raises(CodexUnavailable, match="was not sent"):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
 
     assert (await world.stored(thread)).turn is None
 
@@ -557,13 +558,13 @@ async def _cancel_when(event, scope):
 async def test_a_thread_that_codex_unloaded_is_loaded_again(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "one")
+        turn = await world.lanes.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
         world.completed(thread, turn.id)
         world.codex.loaded.clear()
         world.status(thread, "notLoaded")
 
-        await world.lanes.send(thread, "two")
+        await world.lanes.send(thread, Message(text="two"))
 
     assert world.codex.methods()[-2:] == ["thread/resume", "turn/start"]
 
@@ -571,12 +572,12 @@ async def test_a_thread_that_codex_unloaded_is_loaded_again(world):
 async def test_a_thread_unloaded_in_the_last_moment_is_loaded_again(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "one")
+        turn = await world.lanes.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
         world.completed(thread, turn.id)
         world.codex.loaded.clear()
 
-        sent = await world.lanes.send(thread, "two")
+        sent = await world.lanes.send(thread, Message(text="two"))
 
     assert sent.status is TurnStatus.SUBMITTED
     assert world.codex.methods()[-3:] == ["turn/start", "thread/resume", "turn/start"]
@@ -588,12 +589,12 @@ async def test_a_thread_that_codex_never_stored_is_started_anew_under_its_ref(wo
         world.crash()
         await world.restart()
 
-        await world.lanes.send(thread, "hello")
+        await world.lanes.send(thread, Message(text="hello"))
         record = await world.stored(thread)
 
         assert record.ref == thread.ref
         assert record.native_id != thread.native_id
-        assert await world.lanes.history(thread, 5) == []
+        assert (await world.lanes.history(thread, 5)).items == ()
 
 
 async def test_the_history_of_a_message_that_never_ran_is_empty(world, lost_answer):
@@ -609,11 +610,11 @@ async def test_the_history_of_a_message_that_never_ran_is_empty(world, lost_answ
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, "hello")
+            await world.lanes.send(thread, Message(text="hello"))
         await world.restart()
         world.codex.on["thread/turns/list"] = unknown
 
-        assert await world.lanes.history(await world.stored(thread), 5) == ()
+        assert (await world.lanes.history(await world.stored(thread), 5)).items == ()
 
 
 # -- making a thread ---------------------------------------------------------------------------------
@@ -699,7 +700,7 @@ async def test_a_stop_while_a_message_is_on_its_way_waits_until_the_turn_has_sta
             stopped.append(await world.lanes.interrupt(thread))
 
         world.codex.on |= {"turn/start": slow, "turn/interrupt": interrupt}
-        tasks.start_soon(world.lanes.send, thread, "hello")
+        tasks.start_soon(world.lanes.send, thread, Message(text="hello"))
         await asked.reached.wait()
         tasks.start_soon(stop)
         await anyio.wait_all_tasks_blocked()
@@ -716,7 +717,7 @@ async def test_a_stop_while_a_message_is_on_its_way_waits_until_the_turn_has_sta
 async def test_a_stop_of_a_turn_that_has_just_ended_is_no_error(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         async def too_late(params):
@@ -741,7 +742,7 @@ async def test_a_question_that_is_answered_at_once_does_not_end_a_wait(world):
     waited = []
     async with world.running() as tasks:
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         async def wait():
@@ -762,7 +763,7 @@ async def test_a_question_that_stands_ends_a_wait(world):
     world = type(world)(world.storage, attention=0.01)
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.status(thread, "active", ["waitingOnApproval"])
 
@@ -775,7 +776,7 @@ async def test_all_running_turns_are_interrupted_at_once_and_then_it_is_quiet(wo
     async with world.running():
         threads = [await world.thread(name) for name in ("one", "two")]
         for thread in threads:
-            turn = await world.lanes.send(thread, "hello")
+            turn = await world.lanes.send(thread, Message(text="hello"))
             world.started(thread, turn.id)
 
         async def interrupt(params):
@@ -794,13 +795,13 @@ async def test_all_running_turns_are_interrupted_at_once_and_then_it_is_quiet(wo
 async def test_a_failed_turn_is_an_error_until_the_next_one(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.status(thread, "systemError")
         world.completed(thread, turn.id, "failed", {"message": "no such model"})
         failed = await world.lanes.settled(thread)
 
-        await world.lanes.send(thread, "again")
+        await world.lanes.send(thread, Message(text="again"))
 
         assert (failed.status, failed.turn.error) == (ThreadStatus.ERROR, "no such model")
         assert (await world.stored(thread)).status is ThreadStatus.BUSY
@@ -815,7 +816,7 @@ async def test_a_daemon_that_died_before_it_wrote_the_turns_id_finds_it_by_its_m
             return world.codex._turn_start(params)
 
         world.codex.on["turn/start"] = answer
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         left = await world.stored(thread)
     world.storage.threads.broken = False
@@ -834,7 +835,7 @@ async def test_a_daemon_that_died_before_it_wrote_the_turns_id_finds_it_by_its_m
 async def test_a_daemon_that_starts_settles_what_the_last_one_left_open(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, "hello")
+        turn = await world.lanes.send(thread, Message(text="hello"))
         left = await world.stored(thread)
     later = type(world)(world.storage)
     later.codex.store(thread.native_id, turn.id, "completed", turn.message_id)

@@ -172,7 +172,7 @@ async def test_without_a_daemon_it_fails_with_a_reason_and_a_clean_stdout(env):
 
     assert done.returncode == 8
     assert done.stdout == b""
-    assert b"dispatch mcp: no daemon" in done.stderr
+    assert b"dispatch mcp: the daemon cannot be reached, and --no-start was given" in done.stderr
     assert b"hint: dispatch up" in done.stderr
 
 

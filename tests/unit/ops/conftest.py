@@ -63,4 +63,5 @@ def context(world):
         triggers=None,
         daemon=daemon,
         ops=None,
+        history=None,
     )

@@ -1,4 +1,4 @@
-"""Sending, waiting and stopping, as a caller sees them."""
+"""Sending and stopping, as a caller sees them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from dispatch_core.contracts.view import View
-from dispatch_core.errors import TimedOut, ValidationFailed
+from dispatch_core.errors import ValidationFailed
 from dispatch_plugins.ops import daemon, send
 from dispatch_plugins.ops.daemon import CodexStatus
-from dispatch_plugins.ops.send import SendInput, StopInput, WaitInput
+from dispatch_plugins.ops.send import SendInput, StopInput
 
 pytestmark = pytest.mark.anyio
 
@@ -44,77 +44,6 @@ async def test_a_receipt_says_when_the_message_was_merged(world, context):
     assert second.receipt.state == "merged"
     assert second.receipt.turn_id == first.receipt.turn_id
     assert "merged into a running turn" in send.render_send(second, VIEW)
-
-
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [("completed", "done"), ("failed", "failed"), ("interrupted", "interrupted")],
-)
-async def test_a_wait_says_how_the_turn_ended(world, context, status, outcome):
-    async with world.running():
-        thread = await world.thread()
-        sent = await send.send(context, SendInput(thread="@builder", text="hello"))
-        turn_id = sent.receipt.turn_id
-        world.codex.store(thread.native_id, turn_id, status, sent.receipt.id)
-        world.codex.stored[thread.native_id][0]["items"].append(
-            {"type": "agentMessage", "id": "m", "text": "the answer"}
-        )
-        world.started(thread, turn_id)
-        world.completed(thread, turn_id, status)
-
-        done = await send.wait(context, WaitInput(thread="@builder"))
-
-    assert done.outcome == outcome
-    assert done.text == ("the answer" if outcome == "done" else None)
-    assert (done.text or "builder") in send.render_wait(done, VIEW)
-
-
-async def test_a_turn_that_is_done_is_done_although_codex_is_down(world, context):
-    async with world.running():
-        thread = await world.thread()
-        sent = await send.send(context, SendInput(thread="@builder", text="hello"))
-        world.started(thread, sent.receipt.turn_id)
-        world.completed(thread, sent.receipt.turn_id)
-        world.crash()
-
-        done = await send.wait(context, WaitInput(thread="@builder"))
-
-    assert (done.outcome, done.text) == ("done", None)
-
-
-async def test_a_wait_ends_at_its_timeout_and_the_turn_goes_on(world, context):
-    async with world.running():
-        thread = await world.thread()
-        sent = await send.send(context, SendInput(thread="@builder", text="hello"))
-        world.started(thread, sent.receipt.turn_id)
-
-        with pytest.raises(TimedOut) as caught:
-            await send.wait(context, WaitInput(thread="@builder", timeout=0.01))
-
-        assert world.lanes.active() == [thread.key]
-    assert caught.value.details == {"thread": thread.ref}
-
-
-async def test_a_wait_that_ends_at_its_timeout_says_what_is_in_the_way(world, context):
-    async with world.running():
-        thread = await world.thread()
-        sent = await send.send(context, SendInput(thread="@builder", text="hello"))
-        world.started(thread, sent.receipt.turn_id)
-        world.trouble(thread, sent.receipt.turn_id, "Reconnecting...\x1b[2J")
-        await world.lanes.flush()
-
-        with pytest.raises(TimedOut, match="Codex says: Reconnecting") as caught:
-            await send.wait(context, WaitInput(thread="@builder", timeout=0.01))
-
-    assert caught.value.details["error"] == "Reconnecting...\x1b[2J"
-    assert "\x1b" not in caught.value.message
-
-
-async def test_a_thread_without_a_turn_is_not_waited_for(world, context):
-    async with world.running():
-        await world.thread()
-
-        assert (await send.wait(context, WaitInput(thread="@builder"))).outcome == "nothing"
 
 
 async def test_a_stopped_turn_is_returned_after_its_end(world, context):

@@ -32,7 +32,10 @@ async def test_a_new_registry_is_private_and_has_an_identity(open_registry, path
     assert set(modes.values()) == {0o600}
     assert {"registry.db", "registry.id"} <= modes.keys()
     identity = json.loads((data_dir / "registry.id").read_text())
-    assert identity == {"id": run_sql(path, "SELECT id FROM registry")[0][0][0], "schema": 1}
+    assert identity == {
+        "id": run_sql(path, "SELECT id FROM registry")[0][0][0],
+        "schema": schema.SCHEMA_VERSION,
+    }
 
 
 async def test_the_file_says_whose_it_is_and_which_schema_it_has(open_registry, path):

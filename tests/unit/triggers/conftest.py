@@ -280,6 +280,7 @@ class World:
             triggers=engine,
             daemon=None,
             ops=self.actions,
+            history=None,
         )
 
 

@@ -5,19 +5,24 @@ No method awaits anything, so that each one is a transaction as it stands.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
-from dispatch_core.api import hookimpl
+from dispatch_core.api import CachedRecord, hookimpl
 from dispatch_memory_storage.threads import MemoryThreads
 from dispatch_memory_storage.triggers import MemoryFirings, MemoryTriggers
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
+    from datetime import datetime
 
     from dispatch_core.api import (
         ActionLog,
         ActionRecord,
+        CacheStore,
         FiringStore,
+        HistoryIndex,
+        Maintenance,
         Storage,
         ThreadStore,
         TriggerStore,
@@ -25,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class MemoryStorage:
-    """A Storage in dictionaries."""
+    """A Storage in dictionaries.
+
+    It has no index: dispatch then searches with Codex alone. There is nothing to check, copy or migrate either.
+    """
 
     name = "memory"
 
@@ -35,6 +43,9 @@ class MemoryStorage:
         self.actions: ActionLog = MemoryActions()
         self.triggers: TriggerStore = MemoryTriggers(firings)
         self.firings: FiringStore = firings
+        self.cache: CacheStore = MemoryCache()
+        self.index: HistoryIndex | None = None
+        self.maintenance: Maintenance | None = None
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Do nothing: there is nothing to open, and nothing to close."""
@@ -51,6 +62,22 @@ class MemoryActions:
 
     async def latest(self, limit: int) -> tuple[ActionRecord, ...]:
         return tuple(self._actions[::-1][: max(limit, 0)])
+
+
+class MemoryCache:
+    """A CacheStore in a dictionary, as JSON text: nobody can change a value that others are given."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[str, datetime]] = {}
+
+    async def get(self, name: str) -> CachedRecord | None:
+        if name not in self._values:
+            return None
+        text, at = self._values[name]
+        return CachedRecord(value=json.loads(text), at=at)
+
+    async def put(self, name: str, value: Any, at: datetime) -> None:
+        self._values[name] = (json.dumps(value, allow_nan=False), at)
 
 
 @hookimpl

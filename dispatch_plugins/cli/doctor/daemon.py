@@ -1,0 +1,118 @@
+"""The daemon: whether one answers, is the one that is installed, or left something behind."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from dispatch_core.control.sync_client import Connection
+from dispatch_core.daemon import launch
+from dispatch_core.daemon.departure import once_unlocked
+from dispatch_core.errors import DaemonUnreachable, DispatchError
+from dispatch_core.plugin import manifest as manifests
+from dispatch_plugins.cli.doctor.report import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dispatch_plugins.cli.doctor.report import Subject
+
+# What Codex says on most machines, and gets along with.
+HARMLESS = ("could not find bubblewrap on PATH",)
+READY = frozenset({"ready", "starting"})
+
+
+def answers(subject: Subject) -> Check:
+    """Whether a daemon answers, and how it is; that none runs is no fault, for commands start it."""
+    try:
+        greeting, status = _ask(subject)
+    except DaemonUnreachable as error:
+        return _unreachable(subject, error)
+    except DispatchError as error:
+        return Check(name="daemon", status="fail", summary=error.message, recovery=error.hint)
+    data = {"socket": subject.paths.socket, "reachable": True, **greeting, "status": status}
+    known = manifests.identity(subject.manifest)
+    codex = status.get("codex") or {}
+    said = [str(note) for note in codex.get("notes") or ()]
+    notes = "\n".join(note for note in said if not any(text in note for text in HARMLESS))
+    pid, state = greeting.get("pid"), str(status.get("state") or greeting.get("state"))
+    if state not in READY:
+        return Check(
+            name="daemon",
+            status="fail" if state == "degraded" else "warn",
+            summary=f"process {pid} is {state}: {status.get('reason') or 'it is about to stop'}",
+            detail=notes or None,
+            recovery=status.get("fix") or "dispatch daemon status",
+            data=data,
+        )
+    own = f"{greeting.get('manifest')}/{greeting.get('build')}"
+    if own != known and not subject.unlisted:
+        return Check(
+            name="daemon",
+            status="warn",
+            summary=f"process {pid} runs another build, other plugins or another configuration",
+            recovery="dispatch down, then dispatch up",
+            data=data,
+        )
+    mode = ", offline" if greeting.get("offline") else ""
+    return Check(
+        name="daemon",
+        status="warn" if notes else "ok",
+        summary=f"process {pid} is {state}{mode}"
+        + ("; Codex warned of something" if notes else ""),
+        detail=notes or None,
+        recovery="mend what Codex warns of in its config.toml" if notes else None,
+        data=data,
+    )
+
+
+def remove_stale_socket(subject: Subject) -> Sequence[str]:
+    """Remove the socket of a daemon that is gone; never one whose lock is held."""
+    socket = subject.paths.socket
+    done: list[str] = []
+
+    def remove() -> None:
+        if os.path.lexists(socket):
+            os.unlink(socket)
+            done.append(f"removed the stale socket {socket}")
+
+    if os.path.isdir(subject.paths.home):
+        once_unlocked(subject.paths, 0.0, remove)
+    return done
+
+
+def _ask(subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the greeting and ``daemon status``; the latter is empty of a daemon that does not get to it in time."""
+    timeout = subject.timeout
+    with Connection.connect(subject.paths.socket, timeout=timeout) as connection:
+        greeting = connection.hello(launch.greeting(), timeout=timeout)
+        try:
+            reply = connection.request("daemon.status", {}, timeout=timeout, read=True)
+        except DispatchError as error:
+            return greeting, {"reason": error.message, "state": greeting.get("state")}
+    return greeting, dict(reply.result)
+
+
+def _unreachable(subject: Subject, error: DaemonUnreachable) -> Check:
+    paths = subject.paths
+    socket = os.path.lexists(paths.socket)
+    data = {"socket": paths.socket, "socket_exists": socket, "lock": paths.lock, "reachable": False}
+    if os.path.exists(paths.lock) and not once_unlocked(paths, 0.0, lambda: None):
+        return Check(
+            name="daemon",
+            status="fail",
+            summary=f"a process holds {paths.lock}, and does not answer: {error.message}",
+            recovery=f"dispatch down; look into {paths.log}",
+            data=data,
+        )
+    if socket:
+        return Check(
+            name="daemon",
+            status="warn",
+            summary=f"{paths.socket} is left of a daemon that is gone",
+            recovery="dispatch doctor --fix removes it, and dispatch up replaces it",
+            data=data,
+        )
+    return Check(
+        name="daemon", status="ok", summary="none runs; the next command starts it", data=data
+    )

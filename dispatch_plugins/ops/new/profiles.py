@@ -1,0 +1,69 @@
+"""The permission profile, checked against those that Codex has for the directory."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dispatch_core.api import CodexError, ValidationFailed
+
+if TYPE_CHECKING:
+    from dispatch_core.api import Codex
+    from dispatch_plugins.ops.new.draft import Draft
+
+PAGES = 20  # more than there are; a cursor that never ends must not keep us
+
+
+class _Profile(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    id: str
+    allowed: bool = True
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    data: tuple[_Profile, ...] = ()
+    next_cursor: str | None = Field(default=None, alias="nextCursor")
+
+
+async def check(codex: Codex, draft: Draft) -> None:
+    """Raise ValidationFailed for a profile that Codex does not have, or does not allow; without one Codex is not asked."""
+    wanted = draft.value("permissions")
+    if wanted is None:
+        return
+    profiles = await _read(codex, draft.cwd)
+    allowed = [profile.id for profile in profiles if profile.allowed]
+    if wanted in allowed:
+        return
+    there = any(profile.id == wanted for profile in profiles)
+    problem = "is not allowed here" if there else "is unknown"
+    near = get_close_matches(wanted, allowed, n=3)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValidationFailed(
+        f"new: permissions: {wanted!r} {problem}; the profiles are {', '.join(allowed)}",
+        hint=f"{meant}dispatch permissions lists what there is",
+        details={"field": "permissions", "known": allowed, "similar": near},
+    )
+
+
+async def _read(codex: Codex, cwd: str) -> list[_Profile]:
+    found: list[_Profile] = []
+    cursor: str | None = None
+    try:
+        for _ in range(PAGES):
+            params: dict[str, Any] = {"cwd": cwd}
+            if cursor is not None:
+                params["cursor"] = cursor
+            page = _Page.model_validate(await codex.request("permissionProfile/list", params))
+            found += page.data
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    except ValidationError as error:
+        raise CodexError(
+            f"Codex described its permission profiles in a way that is not understood: {error.errors()[0]['msg']}",
+            hint="dispatch daemon status shows the version of Codex",
+        ) from error
+    return found

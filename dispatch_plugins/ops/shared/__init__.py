@@ -1,0 +1,1 @@
+"""What several op modules use; no plugin of its own."""
