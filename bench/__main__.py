@@ -60,15 +60,26 @@ def main() -> int:
 
 
 def table(results: list[Result], about: dict[str, str]) -> str:
-    """Return the results as a Markdown table under a line about the machine."""
+    """Return the results as a Markdown table, readable as it is, between a line about the machine and one about the goals."""
+    rows = [HEADER, *(_row(result) for result in results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        ", ".join(f"{name} {value}" for name, value in about.items()),
-        "",
-        f"| {' | '.join(HEADER)} |",
-        f"|{'---|' * len(HEADER)}",
+        f"| {' | '.join(map(str.ljust, row, widths))} |"
+        for row in (rows[0], _rule(widths), *rows[1:])
     ]
-    lines += [f"| {' | '.join(_row(result))} |" for result in results]
-    return "\n".join(lines) + "\n"
+    machine = ", ".join(f"{name} {value}" for name, value in about.items())
+    return "\n".join([machine, "", *lines, "", _summary(results), ""])
+
+
+def _rule(widths: Sequence[int]) -> list[str]:
+    return ["-" * width for width in widths]
+
+
+def _summary(results: list[Result]) -> str:
+    goals = [result for result in results if result.goal is not None]
+    missed = [result.name for result in goals if result.verdict == "missed"]
+    text = f"{len(goals) - len(missed)} of {len(goals)} goals are met"
+    return f"{text}; missed: {', '.join(missed)}" if missed else text
 
 
 def _row(result: Result) -> list[str]:

@@ -15,12 +15,13 @@ ROUNDS = 25
 
 
 def run(world: World) -> Iterable[Result]:
-    """Measure ``dispatch list`` with a warm daemon and ``dispatch --help``, and the versions without pip's wrapper."""
+    """Measure ``dispatch list`` with a warm daemon, the help, and the least that a command can cost."""
     home = world.home()
     script = str(world.bin / "dispatch")
     commands = {
         "dispatch list": ([script, "list"], 7.0),
         "dispatch --help": ([script, "--help"], 8.0),
+        "dispatch send --help": ([script, "send", "--help"], 8.0),
         "dispatch --version": ([script, "--version"], None),
     }
     with world.daemon(home):

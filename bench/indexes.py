@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dispatch_core.contracts.history import SearchQuery
 from dispatch_core.engine.clock import SystemClock
-from dispatch_core.engine.sync_pass import SyncPass, Wish
+from dispatch_core.engine.history.sync_pass import SyncPass, Wish
 from dispatch_plugins.registry.index.store import SqliteIndex
 
 if TYPE_CHECKING:

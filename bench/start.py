@@ -71,6 +71,8 @@ def _memory(world: World) -> tuple[float, float, float]:
     process, _ = until_line(_bare(world, home), home.env, "BENCH_READY_FD")
     bare = resident_mib(process.pid)
     end(process)
+    with world.daemon(home):
+        pass  # makes the registry and the manifest, as the first daemon of a home does; all later ones find them
     with world.daemon(home) as daemon, home.connect() as connection:
         fresh = resident_mib(daemon.pid)
         for number in range(THREADS):

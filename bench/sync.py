@@ -13,7 +13,7 @@ from bench import corpus as rollouts
 from bench.indexes import build, folder, index_in
 from bench.measure import Goal, Result, interleave
 from dispatch_core.engine.clock import SystemClock
-from dispatch_core.engine.history import Histories
+from dispatch_core.engine.history.histories import Histories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -79,7 +79,6 @@ def _manifest() -> Manifest:
     except Exception as error:  # noqa: BLE001 -- reported by the command
         # The border that keeps `down` and `plugins` working: whatever is wrong with the manifest is reported by the command.
         return {
-            "format": 1,
             "key": None,
             "version": __version__,
             "ops": [],

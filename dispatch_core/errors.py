@@ -130,7 +130,7 @@ class AmbiguousSelector(ValidationFailed):
         refs = ", ".join(str(candidate["ref"]) for candidate in candidates)
         super().__init__(
             f"{selector!r} names {len(candidates)} threads: {refs}",
-            hint="use one of these refs",
+            hint="use one of these refs; dispatch list --archived shows what each of them is",
             details={"selector": selector, "candidates": [dict(c) for c in candidates]},
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +83,8 @@ def read_project(path: Path) -> ConfigFile:
 
 def similar(word: str, candidates: Any) -> str:
     """Return "did you mean A or B? " for a mistyped word, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- for memory: only mistakes need it
+
     near = get_close_matches(word, list(candidates), n=3)
     return f"did you mean {' or '.join(near)}? " if near else ""
 

@@ -12,7 +12,6 @@ import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import unified_diff
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -188,6 +187,8 @@ def difference(before: Trusted | None, bundle: Bundle) -> str:
 
 
 def _diff(was: str, now: str, path: str, *, new: bool, gone: bool) -> list[str]:
+    from difflib import unified_diff  # noqa: PLC0415 -- for memory: the daemon only reads
+
     before = "/dev/null" if new else path
     after = "/dev/null" if gone else path
     return [

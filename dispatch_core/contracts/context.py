@@ -106,6 +106,13 @@ class Lanes(Protocol):
         """
         ...
 
+    async def load(self, thread: ThreadRecord) -> ThreadRecord:
+        """Make Codex hold the thread, hear from now on what it does, and return it as it is then.
+
+        One that Codex never stored is started anew, under another native_id. Raises as send, of which nothing is sent.
+        """
+        ...
+
     def check_text(self, text: str) -> None:
         """Raise ValidationFailed for text that ``send`` would refuse."""
         ...

@@ -65,8 +65,11 @@ class ThreadStore(Protocol):
         """
         ...
 
-    async def set_turn(self, key: str, turn: TurnRecord, **changes: Any) -> ThreadRecord:
-        """Replace the latest turn and, in the same transaction, the given fields as ``update`` does."""
+    async def set_turn(self, key: str, turn: TurnRecord | None, **changes: Any) -> ThreadRecord:
+        """Replace the latest turn, or forget it, and in the same transaction change the given fields as ``update`` does.
+
+        turn: None when the thread has no turn any more; that it had none before is no error.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 GAP = 2
 NARROWEST = 9  # columns below which no column is shortened
+PAINT = re.compile(r"\x1b\[[0-9;]*m")  # what paint puts around a text
 UNSAFE = frozenset(
     {"Cc", "Cf", "Cs", "Zl", "Zp"}
 )  # categories that move the cursor or cannot be written
@@ -46,6 +48,12 @@ STATUS = {
     "degraded": ("✗", "red"),
     "starting": ("●", "cyan"),
     "draining": ("■", "yellow"),
+    "needs_attention": ("?", "yellow"),
+    "running": ("●", "cyan"),
+    "nothing": ("·", "dim"),
+    "claimed": ("●", "cyan"),
+    "on": ("✓", "green"),
+    "paused": ("■", "yellow"),
 }
 
 
@@ -93,6 +101,10 @@ class View:
         room = max(NARROWEST, self.width - columns_of(indent))
         lines = safe_block(text).expandtabs(4).split("\n")
         return [f"{indent}{part}".rstrip() for line in lines for part in wrapped(line, room)]
+
+    def wrap(self, text: str, *, indent: str = "", first: int = 0) -> str:
+        """Return a line, painted or not, as ``broken`` to the width."""
+        return broken(text, self.width, indent=indent, first=first)
 
     def fit(self, text: str, *, indent: str = "", reserve: int = 0) -> str:
         """Return text as one line behind an indent, shortened to the width less ``reserve`` columns."""
@@ -157,10 +169,15 @@ class View:
         return "\n".join(lines)
 
     def fields(self, pairs: Sequence[tuple[str, str | None]]) -> str:
-        """Return name and value lines, aligned; pairs without a value are left out."""
-        shown = [(name, value) for name, value in pairs if value not in (None, "")]
-        width = max((len(name) for name, _ in shown), default=0)
-        return "\n".join(f"{self.paint(pad(name, width), 'dim')}  {value}" for name, value in shown)
+        """Return name and value lines, aligned, long values in several lines; pairs without a value are left out."""
+        shown = [(name, value) for name, value in pairs if value]
+        width = max((columns_of(name) for name, _ in shown), default=0)
+        room = width + GAP
+        return "\n".join(
+            f"{self.paint(pad(name, width), 'dim')}{' ' * GAP}"
+            f"{self.wrap(value, indent=' ' * room, first=room)}"
+            for name, value in shown
+        )
 
     def _cell(self, text: str, width: int, fit: Callable[[str, int], str]) -> str:
         cell = pad(fit(text, width), width)
@@ -227,6 +244,25 @@ def wrapped(line: str, width: int) -> list[str]:
             parts.append(line[:cut])
             line = line[cut:]
     return [*parts, line]
+
+
+def broken(text: str, width: int, *, indent: str = "", first: int = 0) -> str:
+    """Return a line, painted or not, broken between words to fit a width; what follows the first line is indented.
+
+    A word that is wider, such as a path, is left whole, for it is there to be copied. first: columns of the first line that are
+    taken already.
+    """
+    head, *words = text.split(" ")
+    lines, used = [head], first + columns_of(PAINT.sub("", head))
+    for word in words:
+        size = columns_of(PAINT.sub("", word))
+        if lines[-1].strip() and used + 1 + size > width:
+            lines.append(indent + word)
+            used = columns_of(indent) + size
+        else:
+            lines[-1] += f" {word}"
+            used += 1 + size
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def pad(text: str, width: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import _socket  # socket itself imports selectors and makes enums, which takes a tenth of a command
 import os
 import struct
-from collections import deque
 from time import monotonic
 
 from dispatch_core.control import wire
@@ -48,7 +47,7 @@ class Connection:
         self._splitter = wire.FrameSplitter()
         self._lines: Iterator[bytes | wire.Oversized] = iter(())
         self._last_id = 0
-        self._events: deque[Notification] = deque()
+        self._events: list[Notification] = []  # collections costs a tenth of a command
         self.waiting: Callable[[float | None], None] | None = None
 
     @classmethod
@@ -139,7 +138,7 @@ class Connection:
         """
         while True:
             while self._events:
-                yield self._events.popleft()
+                yield self._events.pop(0)
             exchange = _Exchange("the next event", timeout, read=True)
             frame = self._frame(exchange, keep_open=True)
             if "id" in frame:

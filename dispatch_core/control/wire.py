@@ -325,14 +325,17 @@ def _error_line(request_id: RequestId | None, error: DispatchError, data: dict[s
 
 def _view(frame: Mapping[str, Any]) -> dict[str, Any]:
     view = frame["view"]
-    if type(view) is not dict or view.keys() != {"width", "color"}:
-        raise ProtocolViolation("'view' must be an object with 'width' and 'color'")
+    if type(view) is not dict or view.keys() - {"text_only"} != {"width", "color"}:
+        raise ProtocolViolation(
+            "'view' must be an object with 'width' and 'color', and perhaps 'text_only'"
+        )
     if type(view["width"]) is not int or view["width"] not in VIEW_WIDTHS:
         raise ProtocolViolation(
             f"'view.width' must be an integer from {VIEW_WIDTHS[0]} to {VIEW_WIDTHS[-1]}"
         )
-    if type(view["color"]) is not bool:
-        raise ProtocolViolation("'view.color' must be true or false")
+    for name in view.keys() - {"width"}:
+        if type(view[name]) is not bool:
+            raise ProtocolViolation(f"'view.{name}' must be true or false")
     return view
 
 

@@ -86,7 +86,7 @@ class Daemon:
             listener = open_listener(path)
             stack.callback(close_listener, listener, path)
             events = EventBus(self._clock)
-            host = DaemonHost(self._status, events, self._plugins.infos, self._sessions)
+            host = DaemonHost(self._status, events, self._plugins.entries, self._sessions)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(ControlServer(host).serve, listener)
                 ready.say({"ready": True, "pid": os.getpid(), "state": self._status.state})
@@ -94,7 +94,7 @@ class Daemon:
                 tasks.start_soon(_watch_signals, host)
                 engine = await self._engine(events)
                 await engine.start(tasks)
-                host.open(engine.dispatcher, engine.lanes)
+                host.open(engine.dispatcher, engine.busy)
                 # Off since the start, see main. What is here now stays: no collection has to look at it again.
                 gc.freeze()
                 gc.enable()

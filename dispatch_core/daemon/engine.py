@@ -18,7 +18,7 @@ from dispatch_core.engine.approvals import Approvals
 from dispatch_core.engine.clock import boot_time
 from dispatch_core.engine.dispatcher import Dispatcher
 from dispatch_core.engine.goals import Goals
-from dispatch_core.engine.history import Histories
+from dispatch_core.engine.history.histories import Histories
 from dispatch_core.engine.lanes import Lanes
 from dispatch_core.engine.triggers import TriggerEngine
 from dispatch_core.settings import CodexSection, DaemonSection, PolicySection, Settings
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERRUPT_GRACE = 5.0  # seconds for interrupted turns to end before Codex is stopped
+WRITE_GRACE = 5.0  # seconds for ops that change something, so that Codex and the registry agree
 REST_GRACE = 5.0  # seconds for active goals to be paused before turns are waited for
 
 
@@ -88,7 +89,7 @@ class Engine:
             base.storage, base.events, base.clock, self.supervisor, self.lanes.key_of
         )
         self.approvals = Approvals(base.events, self.lanes.key_of)
-        self.dispatcher = Dispatcher(catalog, base.plugins.infos, self._context)
+        self.dispatcher = Dispatcher(catalog, base.plugins.entries, self._context)
         self.triggers = TriggerEngine(
             kinds=catalog.kinds,
             storage=base.storage,
@@ -104,8 +105,12 @@ class Engine:
         await tasks.start(self.triggers.run)
         await tasks.start(partial(self._run_codex, tasks))
 
+    def busy(self) -> set[str]:
+        """Return the keys of the threads in which a turn runs, or an active goal is about to start the next one."""
+        return {*self.lanes.active(), *filter(self.lanes.holds, self.goals.active())}
+
     async def drain(self, host: DaemonHost) -> None:
-        """Take no more work, pause active goals, let running turns end within the grace, interrupt the rest."""
+        """Take no more work, end what is being done, pause active goals, let turns end within the grace, interrupt the rest."""
         self._base.status.draining = True
         self.dispatcher.closed = True
         self._base.events.publish(EventKind.DAEMON_STATE, data={"state": "draining"})
@@ -114,6 +119,8 @@ class Engine:
             grace = host.grace
         active = self.lanes.active
         log.info("draining: %d turns run; waiting up to %g s", len(active()), grace)
+        with anyio.move_on_after(WRITE_GRACE):
+            await self.dispatcher.quiet()
         with anyio.move_on_after(REST_GRACE):
             await self.goals.rest()
         with anyio.move_on_after(grace) as patience:
@@ -124,7 +131,7 @@ class Engine:
         if active():
             log.info("interrupting %d turns", len(active()))
             with anyio.move_on_after(INTERRUPT_GRACE):
-                await self.goals.rest()  # one may have been set while the others were paused
+                await self.goals.rest()  # one may have become active while turns were waited for
                 await self.lanes.interrupt_all()
         await self.lanes.flush()
 

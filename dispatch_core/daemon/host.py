@@ -15,16 +15,15 @@ from dispatch_core.control.wire import PROTOCOL
 from dispatch_core.errors import DaemonStale, DispatchError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from anyio.abc import ByteStream
 
     from dispatch_core.contracts.caller import Caller
-    from dispatch_core.contracts.surface import OpInfo, OpReply
+    from dispatch_core.contracts.surface import OpReply
     from dispatch_core.daemon.status import DaemonStatus
     from dispatch_core.engine.dispatcher import Dispatcher
     from dispatch_core.engine.events import EventBus
-    from dispatch_core.engine.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 class DaemonHost:
     """The daemon as its clients see it.
 
-    It greets from the moment it exists; what needs the ops waits until ``open``. infos: the ops of the manifest.
+    It greets from the moment it exists; what needs the ops waits until ``open``. entries: the ops of the manifest.
     sessions: for each surface that has them, "module:function". stopping: set, with the grace, when somebody asks it to stop.
     hurried: set when somebody asks again.
     """
@@ -41,14 +40,14 @@ class DaemonHost:
         self,
         status: DaemonStatus,
         events: EventBus,
-        infos: Iterable[OpInfo],
+        entries: Iterable[Mapping[str, Any]],
         sessions: Mapping[str, str],
     ) -> None:
         self._status = status
-        self._infos = {info.name: info for info in infos}
+        self._entries = {entry["name"]: entry for entry in entries}
         self._sessions = sessions
         self._dispatcher: Dispatcher | None = None
-        self._lanes: Lanes | None = None
+        self._busy: Callable[[], Collection[str]] = tuple
         self._opened = anyio.Event()
         self._open_sessions = 0
         self.events = events
@@ -57,10 +56,10 @@ class DaemonHost:
         self.stopping = anyio.Event()
         self.hurried = anyio.Event()
 
-    def open(self, dispatcher: Dispatcher, lanes: Lanes) -> None:
-        """Let requests through."""
+    def open(self, dispatcher: Dispatcher, busy: Callable[[], Collection[str]]) -> None:
+        """Let requests through. busy: returns the threads in which something goes on that a restart would end."""
         self._dispatcher = dispatcher
-        self._lanes = lanes
+        self._busy = busy
         self._opened.set()
 
     def hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +67,7 @@ class DaemonHost:
 
         Raises DaemonStale for a client with other plugins or another build, if stopping us costs nothing.
         """
-        active = self._active_turns()
+        active = len(self._busy())
         expected = params.get("manifest")
         stale = expected is not None and expected not in (
             self._status.manifest_key,
@@ -97,8 +96,8 @@ class DaemonHost:
 
     def cancellable(self, name: str) -> bool:
         """Return whether a running op may be cancelled without leaving anything half done."""
-        info = self._infos.get(name)
-        return info is not None and info.intent == "read"
+        entry = self._entries.get(name)
+        return entry is not None and entry["intent"] == "read"
 
     async def call(
         self,
@@ -111,12 +110,12 @@ class DaemonHost:
     ) -> OpReply:
         """Run an op, unless its contract is not the one the client knows."""
         dispatcher = await self._ready()
-        info = dispatcher.info(name)
-        if schema is not None and schema != info.schema_hash:
+        entry = dispatcher.entry(name)
+        if schema is not None and schema != entry["schema_hash"]:
             raise DaemonStale(
                 f"the daemon knows another version of {name}; nothing was done",
                 hint="dispatch down, then dispatch up",
-                details={"op": name, "active_turns": self._active_turns()},
+                details={"op": name, "active_turns": len(self._busy())},
             )
         return await dispatcher.call(name, args, caller, view=view)
 
@@ -156,9 +155,6 @@ class DaemonHost:
             await serve(stream, session)
         finally:
             self._open_sessions -= 1
-
-    def _active_turns(self) -> int:
-        return len(self._lanes.active()) if self._lanes is not None else 0
 
     async def _ready(self) -> Dispatcher:
         await self._opened.wait()

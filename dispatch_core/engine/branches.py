@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,25 +13,28 @@ import anyio
 from dispatch_core import appserver
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import Source, ThreadRecord, ThreadSettings, TurnRecord
-from dispatch_core.engine.ids import ref_candidates
-from dispatch_core.engine.lane import nothing_left
-from dispatch_core.engine.lifecycle import checked_name, refuse_ephemeral
+from dispatch_core.engine.lifecycle import check_directory, checked_name, refuse_ephemeral
 from dispatch_core.engine.registrar import News
+from dispatch_core.engine.submission import vanished
 from dispatch_core.errors import (
     ActiveWriter,
     AuthorityDenied,
     CodexError,
     CodexTimeout,
+    CodexUnavailable,
+    DispatchError,
     LaneBusy,
     OutcomeUnknown,
+    PartialSuccess,
+    StorageError,
     ValidationFailed,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from dispatch_core.appserver.thread_messages import Started
-    from dispatch_core.contracts.context import Clock
+    from dispatch_core.contracts.context import Clock, Codex
     from dispatch_core.contracts.events import Events
     from dispatch_core.contracts.storage import ThreadStore
     from dispatch_core.engine.lane import Lane
@@ -93,9 +97,10 @@ class Branches:
         settings = overlaid(inherited, settings)
         with self._lifecycle.reserve(handle):
             await self._lifecycle.check_free(handle)
+            if cwd is None:
+                await check_directory(thread)
             generation = self._link.generation
             started = await self._fork(thread, lane, settings, cwd, last_turn)
-            turn = await self._newest(started.id)
             draft = self._lifecycle.draft(
                 native_id=started.id,
                 handle=handle,
@@ -105,10 +110,12 @@ class Branches:
                 settings=settings,
                 materialized=True,
                 in_use=started.in_use,
-                turn=turn,
             )
-            record = await self._threads.add(draft, ref_candidates(started.id))
-            self._roster.lane(record).generation = generation or self._link.generation
+            try:
+                record = await self._lifecycle.register(draft, generation)
+            except StorageError as error:
+                raise _unregistered(thread, started.id, error) from error
+        record = await self._with_newest_turn(record)
         self._events.publish(EventKind.THREAD_CREATED, thread=record.key, data={"ref": record.ref})
         self._events.publish(
             EventKind.THREAD_CHANGED,
@@ -128,10 +135,17 @@ class Branches:
             before = lane.turn
             # Recorded first: if we are gone before Codex answers, history is asked for the newest turn.
             lane.take_back()
-            await self._registrar.store(lane)
+            try:
+                await self._registrar.store(lane)
+            except BaseException:
+                lane.turn = before
+                self._registrar.mark(lane)
+                raise
             lane.reverts += 1
             try:
-                await appserver.threads.revert(self._link.codex, lane.native_id, before_turn)
+                await self._again(
+                    thread, lane, partial(appserver.threads.revert, before_turn=before_turn)
+                )
             except (OutcomeUnknown, CodexTimeout) as error:
                 self._registrar.mark(lane)
                 raise OutcomeUnknown(
@@ -139,14 +153,17 @@ class Branches:
                     hint=f"dispatch tail {thread.ref} shows what is left",
                     details={"thread": thread.ref},
                 ) from error
-            except CodexError as error:
+            except DispatchError as error:
                 lane.reverts, lane.turn = max(0, lane.reverts - 1), before
-                await self._registrar.store(lane)
+                self._registrar.mark(lane)
                 if isinstance(error, appserver.calls.TurnUnknown):
                     raise _no_such_turn(thread, before_turn) from error
                 raise
-            lane.turn = await self._newest(lane.native_id) or nothing_left(before)
-            record = await self._registrar.store(lane)
+            await self._look_up_newest(thread, lane)
+            try:
+                record = await self._registrar.keep(lane)
+            except StorageError as error:
+                raise _unrecorded(thread, error) from error
             self._registrar.tell(lane, News(EventKind.THREAD_CHANGED, None, {"change": "reverted"}))
             lane.touch()
         return record
@@ -160,7 +177,7 @@ class Branches:
             before, generation = lane.turn, self._link.generation
             lane.handed = generation
             try:
-                await appserver.threads.compact(self._link.codex, lane.native_id)
+                await self._again(thread, lane, appserver.threads.compact)
             except (OutcomeUnknown, CodexTimeout) as error:
                 raise _not_begun(thread) from error
             with anyio.move_on_after(START_DEADLINE):
@@ -187,9 +204,10 @@ class Branches:
         self._refuse_without_history(thread, lane, what, stored=stored)
         with self._submission.claim(thread, lane):
             async with lane.lock:
-                await self._recovery.look_back(thread, lane)
-                if lane.active is None:
-                    await self._submission.ensure_loaded(thread, lane)
+                with nothing_done(thread):
+                    await self._recovery.look_back(thread, lane)
+                    if lane.active is None:
+                        await self._submission.ensure_loaded(thread, lane)
                 if lane.active is not None:
                     raise LaneBusy(thread.ref, lane.active)
                 yield lane
@@ -199,11 +217,44 @@ class Branches:
     ) -> None:
         if stored:
             refuse_ephemeral(thread, what)
-        if (lane.turn is None and not lane.materialized) or lane.emptied:
-            raise ValidationFailed(
-                f"{thread.handle} ({thread.ref}) has no history that could {what}",
-                hint=f"dispatch send {thread.ref} TEXT begins one",
-            )
+        if lane.turn is None and not lane.materialized:
+            raise _without_history(thread, what)
+
+    async def _again(
+        self, thread: ThreadRecord, lane: Lane, ask: Callable[[Codex, str], Awaitable[None]]
+    ) -> None:
+        """Ask Codex for something, once more if it has unloaded the thread, or was replaced, since we had looked."""
+        try:
+            await ask(self._link.codex, lane.native_id)
+        except appserver.calls.ThreadUnknown:
+            lane.generation = None
+            with nothing_done(thread):
+                await self._submission.ensure_loaded(thread, lane)
+            await ask(self._link.codex, lane.native_id)
+
+    async def _look_up_newest(self, thread: ThreadRecord, lane: Lane) -> None:
+        """Learn which turn is the newest after some were taken back; if Codex does not say it now, the next use asks again.
+
+        That is no failure of the revert: told so, its caller would take back more.
+        """
+        try:
+            lane.turn = await self._newest(lane.native_id)
+        except (CodexError, OutcomeUnknown) as error:
+            log.warning("thread %s: its newest turn is looked up later: %s", thread.ref, error)
+
+    async def _with_newest_turn(self, record: ThreadRecord) -> ThreadRecord:
+        """Return a fork with the newest turn that it took over; without it if Codex does not say."""
+        lane = self._roster.lane(record)
+        async with lane.lock:
+            try:
+                turn = await self._newest(record.native_id)
+            except (CodexError, OutcomeUnknown) as error:
+                log.warning("thread %s: its newest turn is not known: %s", record.ref, error)
+                return record
+            if turn is None or lane.turn is not None:
+                return record
+            lane.turn = turn
+            return await self._registrar.keep(lane)
 
     async def _fork(
         self,
@@ -223,6 +274,10 @@ class Branches:
             )
         except appserver.calls.TurnUnknown as error:
             raise _no_such_turn(thread, str(last_turn)) from error
+        except appserver.calls.ThreadUnknown as error:
+            if lane.materialized or thread.source is not Source.OWN:
+                raise vanished(thread) from error
+            raise _without_history(thread, "be forked") from error
         except appserver.calls.ThreadArchived as error:
             raise AuthorityDenied(
                 f"{thread.handle} ({thread.ref}) is archived: Codex forks only what is not",
@@ -264,6 +319,40 @@ def overlaid(inherited: ThreadSettings, given: ThreadSettings) -> ThreadSettings
 
 def _same(turn: TurnRecord | None, before: TurnRecord | None) -> bool:
     return (turn and turn.id) == (before and before.id)
+
+
+@contextmanager
+def nothing_done(thread: ThreadRecord) -> Iterator[None]:
+    """Say that nothing was done when it is only a preparation whose outcome is unknown."""
+    try:
+        yield
+    except (OutcomeUnknown, CodexTimeout) as error:
+        raise CodexUnavailable(
+            f"nothing was done to {thread.ref}: {error.message}", hint="dispatch daemon status"
+        ) from error
+
+
+def _without_history(thread: ThreadRecord, what: str) -> ValidationFailed:
+    return ValidationFailed(
+        f"{thread.handle} ({thread.ref}) has no history that could {what}",
+        hint=f"dispatch send {thread.ref} TEXT begins one",
+    )
+
+
+def _unregistered(thread: ThreadRecord, native_id: str, error: StorageError) -> PartialSuccess:
+    return PartialSuccess(
+        f"{thread.ref} was forked as {native_id} in Codex, which could not be registered: {error.message}",
+        hint=f"dispatch attach {native_id}, once the registry can be written: dispatch registry check",
+        details={"thread": thread.ref, "id": native_id, "error": error.to_dict()},
+    )
+
+
+def _unrecorded(thread: ThreadRecord, error: StorageError) -> PartialSuccess:
+    return PartialSuccess(
+        f"turns of {thread.ref} were taken back in Codex, which could not be recorded yet: {error.message}",
+        hint=f"dispatch tail {thread.ref} shows what is left; do not repeat it before",
+        details={"thread": thread.ref, "error": error.to_dict()},
+    )
 
 
 def _no_such_turn(thread: ThreadRecord, turn_id: str) -> ValidationFailed:

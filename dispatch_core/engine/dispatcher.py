@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dispatch_core.contracts.op import Intent
 from dispatch_core.contracts.records import ActionRecord
-from dispatch_core.contracts.surface import OpReply
+from dispatch_core.contracts.surface import OpInfo, OpReply
 from dispatch_core.contracts.view import View
 from dispatch_core.errors import (
     DaemonUnreachable,
@@ -25,14 +25,13 @@ from dispatch_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
     from dispatch_core.contracts.caller import Caller
     from dispatch_core.contracts.context import OpContext
     from dispatch_core.contracts.op import Op
-    from dispatch_core.contracts.surface import OpInfo
     from dispatch_core.plugin.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -42,26 +41,37 @@ DETAIL_LIMIT = 120  # characters of the audit log's detail
 
 
 class Dispatcher:
-    """Runs ops. ``context`` makes what a handler may touch, for one caller. closed: only reads are run any more."""
+    """Runs ops. ``context`` makes what a handler may touch, for one caller. closed: only reads are run any more.
+
+    entries: the ops of the manifest; OpInfo is made for who asks, because it takes decoding their schemas.
+    """
 
     def __init__(
-        self, catalog: Catalog, infos: Sequence[OpInfo], context: Callable[[Caller], OpContext]
+        self,
+        catalog: Catalog,
+        entries: Iterable[Mapping[str, Any]],
+        context: Callable[[Caller], OpContext],
     ) -> None:
         self._catalog = catalog
-        self._infos = {info.name: info for info in infos if info.name in catalog.ops}
+        self._entries = {entry["name"]: entry for entry in entries if entry["name"] in catalog.ops}
         self._context = context
         self.closed = False
+        self._writing = 0
+        self._written = anyio.Event()
 
     def ops(self, surface: str) -> Sequence[OpInfo]:
         """Return the ops this surface shows, in order of name."""
-        return [info for info in self._infos.values() if surface not in info.hidden_from]
+        entries = self._entries.values()
+        return [OpInfo(**entry) for entry in entries if surface not in entry["hidden_from"]]
 
-    def info(self, name: str) -> OpInfo:
-        """Return one op as the surfaces see it. Raises UnknownOp."""
-        info = self._infos.get(name)
-        if info is None:
-            raise UnknownOp(name, similar=get_close_matches(name, self._infos, n=2, cutoff=0.6))
-        return info
+    def entry(self, name: str) -> Mapping[str, Any]:
+        """Return one op of the manifest. Raises UnknownOp."""
+        entry = self._entries.get(name)
+        if entry is None:
+            from difflib import get_close_matches  # noqa: PLC0415 -- for memory: only mistakes need it
+
+            raise UnknownOp(name, similar=get_close_matches(name, self._entries, n=2, cutoff=0.6))
+        return entry
 
     async def call(
         self,
@@ -71,8 +81,11 @@ class Dispatcher:
         *,
         view: Mapping[str, Any] | None = None,
     ) -> OpReply:
-        """Run an op and return its reply. Raises DispatchError and, when cancelled, nothing but the cancellation."""
-        self.info(name)
+        """Run an op and return its reply. Raises DispatchError and, when cancelled, nothing but the cancellation.
+
+        view: {"width", "color"} and perhaps "text_only": the result is empty then, if there is a text.
+        """
+        self.entry(name)
         op = self._catalog.ops[name]
         context = self._context(caller)
         try:
@@ -81,7 +94,8 @@ class Dispatcher:
                     "the daemon is stopping; nothing was done", hint="dispatch up"
                 )
             request = _validate(op, args)
-            output, result = await self._run(op, request, context)
+            with self._counted(op):
+                output, reply = await self._run(op, request, context, view)
         except DispatchError as error:
             await self._audit(op, args, None, context, error.code)
             raise
@@ -90,18 +104,39 @@ class Dispatcher:
                 await self._audit(op, args, None, context, "cancelled")
             raise
         await self._audit(op, args, output, context, "ok")
-        text = self._render(op, output, view) if view is not None else None
-        return OpReply(result=result, text=text)
+        return reply
+
+    async def quiet(self) -> None:
+        """Wait until no op runs that changes something."""
+        while self._writing:
+            await self._written.wait()
+
+    @contextmanager
+    def _counted(self, op: Op[Any, Any]) -> Iterator[None]:
+        if op.intent is Intent.READ:
+            yield
+            return
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            self._written.set()
+            self._written = anyio.Event()
 
     async def _run(
-        self, op: Op[Any, Any], request: BaseModel, context: OpContext
-    ) -> tuple[BaseModel, dict[str, Any]]:
+        self,
+        op: Op[Any, Any],
+        request: BaseModel,
+        context: OpContext,
+        view: Mapping[str, Any] | None,
+    ) -> tuple[BaseModel, OpReply]:
         owner = self._catalog.owners[op.name]
         try:
             with anyio.move_on_after(op.timeout) as deadline:
                 output = await op.handler(context, request)
                 if isinstance(output, op.output):
-                    return output, output.model_dump(mode="json")
+                    return output, _reply(op, output, view)
         except DispatchError:
             raise
         except (
@@ -147,15 +182,23 @@ class Dispatcher:
             # The op has happened or has failed; a registry that cannot be written must not turn that into something else.
             log.exception("op %s is missing from the audit log", op.name)
 
-    def _render(self, op: Op[Any, Any], output: BaseModel, view: Mapping[str, Any]) -> str | None:
-        if op.render is None:
-            return None
-        try:
-            shown = View(view.get("width", 80), bool(view.get("color")), datetime.now(UTC))
-            return op.render(output, shown)
-        except Exception:
-            log.exception("op %s cannot be rendered", op.name)
-            return None
+
+def _reply(op: Op[Any, Any], output: BaseModel, view: Mapping[str, Any] | None) -> OpReply:
+    text = _render(op, output, view) if view is not None else None
+    if text is not None and view is not None and view.get("text_only"):
+        return OpReply(result={}, text=text)
+    return OpReply(result=output.model_dump(mode="json"), text=text)
+
+
+def _render(op: Op[Any, Any], output: BaseModel, view: Mapping[str, Any]) -> str | None:
+    if op.render is None:
+        return None
+    try:
+        shown = View(view.get("width", 80), bool(view.get("color")), datetime.now(UTC))
+        return op.render(output, shown)
+    except Exception:
+        log.exception("op %s cannot be rendered", op.name)
+        return None
 
 
 def _validate(op: Op[Any, Any], args: Mapping[str, Any]) -> BaseModel:

@@ -69,6 +69,10 @@ class Goals:
                 },
             )
 
+    def active(self) -> list[str]:
+        """Return the keys of the managed threads that have an active goal, as far as was heard."""
+        return [key for native_id in self._active if (key := self._key_of(native_id)) is not None]
+
     def lost(self) -> None:
         """Codex is gone, and what went on in it."""
         self._active.clear()

@@ -27,7 +27,6 @@ from dispatch_core.contracts.records import ThreadRecord, ThreadStatus, TurnReco
 if TYPE_CHECKING:
     from datetime import datetime
 
-TAKEN_BACK = "it was taken back, as all turns were: the thread has no history"
 REVERTED = "turns were taken back; history says which one is the newest"
 REMEMBERED = 32  # ended turns, and messages, by which late news about them is recognised
 
@@ -85,11 +84,6 @@ class Lane:
     def settled(self) -> bool:
         """Whether nothing runs, and the registry was told."""
         return not self.dirty and self.active is None and not self.submitting
-
-    @property
-    def emptied(self) -> bool:
-        """Whether all its turns were taken back."""
-        return self.turn is not None and self.turn.error == TAKEN_BACK
 
     @property
     def unresolved(self) -> bool:
@@ -317,10 +311,3 @@ class Lane:
         self.turn = replace(self.turn, message_id=client_id)
         self._unplaced = None
         return True
-
-
-def nothing_left(turn: TurnRecord | None) -> TurnRecord | None:
-    """Return the turn of a thread whose history is empty again: the last one there was, which no longer counts."""
-    if turn is None:
-        return None
-    return replace(turn, status=TurnStatus.INTERRUPTED, error=TAKEN_BACK)

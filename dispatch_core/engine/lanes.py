@@ -21,8 +21,8 @@ from dispatch_core.contracts.records import (
     TurnRecord,
 )
 from dispatch_core.engine import selectors
-from dispatch_core.engine.branches import Branches
-from dispatch_core.engine.lifecycle import Lifecycle, refuse_ephemeral
+from dispatch_core.engine.branches import Branches, nothing_done
+from dispatch_core.engine.lifecycle import Lifecycle, archived, check_directory, refuse_ephemeral
 from dispatch_core.engine.recovery import Recovery
 from dispatch_core.engine.registrar import Registrar
 from dispatch_core.engine.roster import Roster
@@ -144,10 +144,7 @@ class Lanes:
                 "[policy] allow_attached_writes = true allows it",
             )
         if thread.status is ThreadStatus.ARCHIVED:
-            raise AuthorityDenied(
-                f"{thread.handle} ({thread.ref}) is archived",
-                hint=f"dispatch restore {thread.ref}",
-            )
+            raise archived(thread)
         return thread
 
     def key_of(self, native_id: str) -> str | None:
@@ -172,6 +169,20 @@ class Lanes:
         """Register a thread that somebody else made; one that is managed is returned unchanged."""
         return await self._lifecycle.attach(native_id)
 
+    async def load(self, thread: ThreadRecord) -> ThreadRecord:
+        """Make Codex hold the thread and return it as it is then; one that it never stored is started anew."""
+        await check_directory(thread)
+        lane = self._roster.lane(thread)
+        async with lane.lock:
+            with nothing_done(thread):
+                await self._submission.ensure_loaded(thread, lane)
+        return await self._storage.threads.get(thread.key) or thread
+
+    def holds(self, key: str) -> bool:
+        """Return whether the Codex that runs now has loaded a thread."""
+        lane = self._lanes.get(key)
+        return lane is not None and lane.generation == self._link.generation
+
     def check_text(self, text: str) -> None:
         """Raise ValidationFailed for text that Codex would refuse, drop or misread."""
         check_text(text)
@@ -186,6 +197,7 @@ class Lanes:
         The turn is SUBMITTED. It is STARTED when Codex put the message into a turn that ran already, unknown to us.
         """
         self.check_message(message)
+        await check_directory(thread)
         return await self._submission.send(thread, message)
 
     async def steer(self, thread: ThreadRecord, message: Message) -> TurnRecord:
@@ -196,6 +208,7 @@ class Lanes:
     async def interject(self, thread: ThreadRecord, message: Message) -> TurnRecord:
         """Interrupt the running turn and start one with the message. Raises NoActiveTurn when none runs."""
         self.check_message(message)
+        await check_directory(thread)
         return await self._steering.interject(thread, message)
 
     async def inject(self, thread: ThreadRecord, text: str) -> None:

@@ -20,15 +20,17 @@ from dispatch_core.contracts.records import (
 )
 from dispatch_core.contracts.view import printable
 from dispatch_core.engine.ids import ref_candidates, uuid7
-from dispatch_core.engine.registrar import News
+from dispatch_core.engine.registrar import KEEP_DEADLINE, News
 from dispatch_core.engine.selectors import FULL_ID, ID_PREFIX
 from dispatch_core.errors import (
     ActiveWriter,
+    AuthorityDenied,
     CapabilityUnavailable,
     CodexError,
     CodexTimeout,
     NotFound,
     OutcomeUnknown,
+    StorageError,
     ThreadNotFound,
     ValidationFailed,
 )
@@ -88,7 +90,7 @@ class Lifecycle:
             started = await appserver.threads.start(
                 self._link.codex, cwd=cwd, settings=settings, ephemeral=ephemeral
             )
-            record = await self._threads.add(
+            record = await self.register(
                 self.draft(
                     native_id=started.id,
                     handle=handle,
@@ -99,9 +101,8 @@ class Lifecycle:
                     ephemeral=ephemeral,
                     in_use=started.in_use,
                 ),
-                ref_candidates(started.id),
+                generation,
             )
-            self._roster.lane(record).generation = generation or self._link.generation
         self._events.publish(EventKind.THREAD_CREATED, thread=record.key, data={"ref": record.ref})
         if not ephemeral:  # Codex keeps no name of a thread that it does not store
             await appserver.threads.set_name(self._link.codex, started.id, name)
@@ -151,20 +152,22 @@ class Lifecycle:
         """
         name = checked_name(name)
         handle, lane = f"@{name}", self._roster.lane(thread)
-        if (thread.handle, lane.title) == (handle, name):
-            return thread
-        with self.reserve(handle):
-            if thread.source is Source.OWN and not lane.archived:
-                await self.check_free(handle, but=thread.key)
-            before, lane.title = lane.title, name  # so that Codex's own word of it is no news
-            try:
-                await self._rename_in_codex(thread, lane, name)
-                record = await self._threads.update(
-                    thread.key, handle=handle, title=name, updated_at=self._clock.now()
-                )
-            except BaseException:
-                lane.title = before
-                raise
+        async with lane.lock:
+            known = await self._known(thread)
+            if (known.handle, lane.title) == (handle, name):
+                return known
+            with self.reserve(handle):
+                if thread.source is Source.OWN and not lane.archived:
+                    await self.check_free(handle, but=thread.key)
+                before, lane.title = lane.title, name  # so that Codex's own word of it is no news
+                try:
+                    await self._rename_in_codex(thread, lane, name)
+                    record = await self._threads.update(
+                        thread.key, handle=handle, title=name, updated_at=self._clock.now()
+                    )
+                except BaseException:
+                    lane.title = before
+                    raise
         self._tell(lane, "renamed")
         return record
 
@@ -175,16 +178,20 @@ class Lifecycle:
         when it cannot be told; then it may be repeated.
         """
         lane = self._roster.lane(thread)
-        if lane.archived:
-            return thread
         async with lane.lock:
-            if not thread.ephemeral:
-                with suppress(CodexError, OutcomeUnknown):
-                    await self._recovery.look_back(thread, lane)
-                await self._archive_in_codex(thread, lane)
-            await self._let_end(lane)
+            known = await self._known(thread)
+            if not lane.archived:
+                if thread.ephemeral:
+                    await self._interrupt(lane)
+                else:
+                    with suppress(CodexError, OutcomeUnknown):
+                        await self._recovery.look_back(thread, lane)
+                    await self._archive_in_codex(thread, lane)
+                await self._let_end(lane)
+            elif known.status is ThreadStatus.ARCHIVED:
+                return known
             news = lane.put_away(archived=True)
-            record = await self._registrar.store(lane)
+            record = await self._registrar.keep(lane)
         if news:
             self._tell(lane, "archived")
         return record
@@ -196,24 +203,26 @@ class Lifecycle:
         """
         lane = self._roster.lane(thread)
         async with lane.lock:
-            if not lane.archived and not await self._archived_elsewhere(thread):
-                return thread
+            known = await self._known(thread)
+            archived = lane.archived or known.status is ThreadStatus.ARCHIVED
+            if not archived and not await self._archived_elsewhere(thread):
+                return known
             if thread.ephemeral:
                 raise NotFound(
                     f"{thread.handle} ({thread.ref}) was ephemeral: Codex has not stored it",
                     hint="dispatch new NAME TEXT starts another one",
                 )
-            with self.reserve(thread.handle):
+            with self.reserve(known.handle):
                 if thread.source is Source.OWN:
-                    await self.check_free(thread.handle, but=thread.key, restoring=thread.ref)
+                    await self.check_free(known.handle, but=thread.key, restoring=thread.ref)
                 facts = await self._restore_in_codex(thread, lane)
                 news = lane.put_away(archived=False)
                 lane.broken = False
-                record = await self._registrar.store(lane)
+                record = await self._registrar.keep(lane)
         if news:
             self._tell(lane, "restored")
-        if facts is not None and thread.title and facts.name != thread.title:
-            await appserver.threads.set_name(self._link.codex, lane.native_id, thread.title)
+        if facts is not None and record.title and facts.name != record.title:
+            await appserver.threads.set_name(self._link.codex, lane.native_id, record.title)
         return record
 
     # What making and forking share
@@ -250,6 +259,20 @@ class Lifecycle:
             )
             raise ValidationFailed(f"there is a thread {handle} already: {rival.ref}", hint=way_out)
 
+    async def register(self, draft: ThreadRecord, generation: int) -> ThreadRecord:
+        """Store a thread that Codex has just made, whether the caller is cancelled or not. Raises StorageError.
+
+        generation: of the Codex process that was there when it was asked for the thread.
+        """
+        with anyio.move_on_after(KEEP_DEADLINE, shield=True):
+            record = await self._threads.add(draft, ref_candidates(draft.native_id))
+            self._roster.lane(record).generation = generation or self._link.generation
+            return record
+        raise StorageError(
+            f"Codex made thread {draft.native_id}, and the registry took nothing for {KEEP_DEADLINE:g} s",
+            hint="dispatch registry check",
+        )
+
     def draft(self, *, status: ThreadStatus = ThreadStatus.IDLE, **fields: Any) -> ThreadRecord:
         """Return the record of a new thread, without a ref."""
         now = self._clock.now()
@@ -264,6 +287,11 @@ class Lifecycle:
         )
 
     # Private
+
+    async def _known(self, thread: ThreadRecord) -> ThreadRecord:
+        """Return the thread as it is now: itself, unless somebody has changed it since it was looked up."""
+        known = await self._threads.get(thread.key)
+        return thread if known is None or known == thread else known
 
     async def _facts(self, native_id: str) -> ThreadFacts:
         with anyio.move_on_after(READ_DEADLINE):
@@ -297,6 +325,18 @@ class Lifecycle:
             raise _unknown("archived", thread) from error
         except OutcomeUnknown as error:
             raise _unknown("archived", thread) from error
+
+    async def _interrupt(self, lane: Lane) -> None:
+        """Interrupt the turn of a thread that Codex has not stored, and so cannot archive."""
+        turn_id = lane.active
+        if turn_id is None:
+            return
+        with anyio.move_on_after(SETTLE_DEADLINE), suppress(CodexError, OutcomeUnknown):
+            # Codex refuses to interrupt a turn that it has accepted and not started yet.
+            while lane.active == turn_id and not lane.started(turn_id):
+                await lane.change()
+            if lane.active == turn_id:
+                await appserver.turns.interrupt(self._link.codex, lane.native_id, turn_id)
 
     async def _let_end(self, lane: Lane) -> None:
         """Wait until Codex has said that the turn of a thread that it archived has ended."""
@@ -349,6 +389,34 @@ def checked_name(name: str) -> str:
             hint="dispatch list shows the names",
         )
     return bare
+
+
+def archived(thread: ThreadRecord) -> AuthorityDenied:
+    """Return the error for an archived thread that was to be written."""
+    if thread.ephemeral:
+        return AuthorityDenied(
+            f"{thread.handle} ({thread.ref}) is archived, and was ephemeral: it does not come back",
+            hint="dispatch new NAME TEXT starts another one",
+        )
+    return AuthorityDenied(
+        f"{thread.handle} ({thread.ref}) is archived", hint=f"dispatch restore {thread.ref}"
+    )
+
+
+async def check_directory(thread: ThreadRecord) -> None:
+    """Raise ValidationFailed when the directory a thread works in is gone, for every command of a turn would fail there."""
+    directory = anyio.Path(thread.cwd)
+    try:
+        found = await directory.is_dir()
+    except OSError:
+        return  # whether Codex may enter it, Codex has to say
+    if not found:
+        onwards = f"fork {thread.ref}" if thread.materialized else "new"
+        raise ValidationFailed(
+            f"{printable(thread.cwd)}, where {thread.handle} ({thread.ref}) works, is not a directory any more",
+            hint=f"make it again, or go on in another one: dispatch {onwards} NAME --cwd DIRECTORY",
+            details={"thread": thread.ref, "path": thread.cwd},
+        )
 
 
 def refuse_ephemeral(thread: ThreadRecord, what: str) -> None:

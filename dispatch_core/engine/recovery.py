@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dispatch_core import appserver
 from dispatch_core.contracts.records import ThreadRecord, TurnRecord, TurnStatus
-from dispatch_core.engine.lane import REVERTED, nothing_left
+from dispatch_core.engine.lane import REVERTED
 from dispatch_core.engine.registrar import News
 from dispatch_core.engine.roster import ENDINGS
 from dispatch_core.errors import (
@@ -156,7 +156,7 @@ class Recovery:
         )
         if not lane.unresolved:
             return  # another turn has begun meanwhile
-        lane.turn = found or nothing_left(lane.turn)
+        lane.turn = found
         log.info("thread %s: its newest turn is %s", thread.ref, lane.turn and lane.turn.id)
         self._registrar.mark(lane)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from dispatch_core.contracts.events import EventKind
+from dispatch_core.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY = 5.0  # seconds until a state that could not be written is written again
+KEEP_DEADLINE = 10.0  # seconds for a write that nobody may cancel
 DELAY = 0.1  # seconds that a state may wait for the next one, to be written with it
 
 
@@ -107,9 +109,24 @@ class Registrar:
             "materialized": lane.materialized,
             "updated_at": self._clock.now(),
         }
-        if lane.turn is None:
-            return await self._threads.update(lane.key, **changes)
         return await self._threads.set_turn(lane.key, lane.turn, **changes)
+
+    async def keep(self, lane: Lane) -> ThreadRecord:
+        """Write what Codex has done, whether the caller is cancelled or not; what fails now is written once it can be.
+
+        Raises StorageError.
+        """
+        with anyio.move_on_after(KEEP_DEADLINE, shield=True):
+            try:
+                return await self.store(lane)
+            except StorageError:
+                self.mark(lane)
+                raise
+        self.mark(lane)
+        raise StorageError(
+            f"the registry took nothing for {KEEP_DEADLINE:g} s; what Codex has done is written once it can be",
+            hint="dispatch registry check",
+        )
 
     async def flush(self) -> None:
         """Write and publish everything that is pending or put off; on return it is done, or logged."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dispatch_core.contracts.records import ThreadStatus
@@ -42,7 +41,10 @@ async def resolve(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> 
         found = await store.find("title_like", selector)
         if found:
             return _only(selector, found)
-    raise ThreadNotFound(selector, similar=await _similar(store, selector))
+    error = ThreadNotFound(selector, similar=await _similar(store, selector))
+    if FULL_ID.fullmatch(selector):
+        error.hint = f"dispatch attach {selector} registers it, if Codex has it"
+    raise error
 
 
 async def locate(store: ThreadStore, selector: str, *, fuzzy: bool = False) -> ThreadRecord | str:
@@ -76,6 +78,8 @@ def _only(selector: str, found: tuple[ThreadRecord, ...]) -> ThreadRecord:
 
 
 async def _similar(store: ThreadStore, selector: str) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 -- for memory: only mistakes need it
+
     threads = await store.list(limit=500)
     names = [name for thread in threads for name in (thread.handle, thread.ref)]
     wanted = [selector] if selector.startswith("@") else [selector, f"@{selector}"]

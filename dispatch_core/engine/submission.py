@@ -19,6 +19,7 @@ from dispatch_core.contracts.records import (
     TurnStatus,
 )
 from dispatch_core.engine.ids import uuid7
+from dispatch_core.engine.lifecycle import archived
 from dispatch_core.engine.registrar import News
 from dispatch_core.errors import (
     ActiveWriter,
@@ -109,25 +110,26 @@ class Submission:
         The caller holds the lane's lock. Raises ActiveWriter, AuthorityDenied when Codex has archived it, NotFound when Codex
         has lost it, and as ``Codex.request``.
         """
+        if lane.archived:
+            raise archived(thread)  # since it was looked up
         generation = self._link.generation
         if lane.generation == generation and generation:
             return
         if thread.ephemeral:
-            self._registrar.mark(lane, *([CHANGED_DELETED] if lane.gone() else []))
-            raise _vanished(thread)
+            self._gone(lane)
+            raise vanished(thread)
         try:
             loaded = await appserver.threads.resume(
                 self._link.codex, lane.native_id, thread.settings
             )
         except appserver.calls.ThreadUnknown as error:
             if lane.materialized or thread.source is not Source.OWN:
-                self._registrar.mark(lane, *([CHANGED_DELETED] if lane.gone() else []))
-                raise _vanished(thread) from error
+                self._gone(lane)
+                raise vanished(thread) from error
             loaded = await self._start_anew(thread, lane)
         except appserver.calls.ThreadArchived as error:
-            self._registrar.mark(
-                lane, *([CHANGED_ARCHIVED] if lane.put_away(archived=True) else [])
-            )
+            if lane.put_away(archived=True):
+                self._registrar.mark(lane, CHANGED_ARCHIVED)
             raise AuthorityDenied(
                 f"{thread.handle} ({thread.ref}) is archived in Codex",
                 hint=f"dispatch restore {thread.ref}",
@@ -141,6 +143,10 @@ class Submission:
             await self._threads.update(
                 thread.key, in_use=loaded.in_use, updated_at=self._clock.now()
             )
+
+    def _gone(self, lane: Lane) -> None:
+        if lane.gone():
+            self._registrar.mark(lane, CHANGED_DELETED)
 
     async def _start_anew(self, thread: ThreadRecord, lane: Lane) -> Started:
         started = await appserver.threads.start(
@@ -235,7 +241,8 @@ def nothing_sent() -> Iterator[None]:
         ) from error
 
 
-def _vanished(thread: ThreadRecord) -> NotFound:
+def vanished(thread: ThreadRecord) -> NotFound:
+    """Return the error for a thread that Codex has lost."""
     details = {"thread": thread.ref, "id": thread.native_id}
     another = f"dispatch new NAME TEXT starts another thread, dispatch archive {thread.ref} takes this one off the list"
     if thread.ephemeral:

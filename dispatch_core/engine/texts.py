@@ -35,6 +35,11 @@ def check_text(text: str) -> None:
             "the message contains a lone surrogate, which is not valid Unicode",
             hint="save the text as UTF-8",
         )
+    if "\0" in text:
+        raise ValidationFailed(
+            "the message has a NUL character: it is a binary file, or UTF-16",
+            hint="save the text as UTF-8, or name the file in the message",
+        )
     if text.lstrip().startswith("/goal"):
         raise ValidationFailed(
             "a message that starts with /goal does not set a goal", hint="say it in other words"

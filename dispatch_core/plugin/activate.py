@@ -6,7 +6,6 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from dispatch_core.contracts.surface import OpInfo
 from dispatch_core.errors import PluginFault
 from dispatch_core.plugin import catalog as catalogs
 from dispatch_core.plugin.host import Host
@@ -15,7 +14,7 @@ from dispatch_core.plugin.report import PluginReport
 from dispatch_core.switches import is_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dispatch_core.contracts.storage import Storage
@@ -28,13 +27,13 @@ log = logging.getLogger(__name__)
 class Plugins:
     """What the daemon runs with, loaded in two steps: the storage backend before the socket, the rest behind it.
 
-    reports: every plugin, also those that are out of use, with stage and reason. infos: the ops as the manifest knows them.
+    reports: every plugin, also those that are out of use, with stage and reason. entries: the ops as the manifest knows them.
     A plugin that fails here though it was sound when the manifest was built is quarantined as well.
     """
 
     def __init__(self, manifest: Mapping[str, Any], settings: Settings) -> None:
         self.reports = [PluginReport.from_dict(entry) for entry in manifest["plugins"]]
-        self.infos = [OpInfo(**op) for op in manifest["ops"]]
+        self.entries: Sequence[Mapping[str, Any]] = manifest["ops"]
         self._settings = settings
         self._host = Host(settings)
         self._noted: set[str] = set()

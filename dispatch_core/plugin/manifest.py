@@ -2,27 +2,53 @@
 
 Standard library only, and few imports: this is on the path of every command. The file is named after a key over everything that
 decides its content, so a stale one is simply not found; ``sources`` covers editable installs, whose metadata does not change.
+
+It holds JSON lines. The first is the manifest without the DETAILS of its ops, which are most of it and of which a command needs
+hardly any; they follow, each on a line of its own, and are decoded when they are asked for.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from _collections_abc import Mapping  # collections itself costs a tenth of a command
 
 from dispatch_core import lean_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from typing import Any
 
     from dispatch_core.daemon.paths import Paths
 
-FORMAT = 1
+FORMAT = 2
+DETAILS = ("schema", "output_schema", "examples")  # of an op
 SWITCHES = ("DISPATCH_PLUGINS_DISABLE", "DISPATCH_SAFE", "DISPATCH_STRICT_PLUGINS")
 KEEP = 8  # manifests of other interpreters, switches and configurations
 BUILD_DEADLINE = 60.0  # seconds for one attempt
 RETRIES = 16  # plugins that may each take the building process down
+
+
+class Entry(Mapping[str, object]):
+    """One op of the manifest, with the members of OpInfo. late: those of them that are still JSON."""
+
+    __slots__ = ("_late", "_members")
+
+    def __init__(self, members: dict[str, Any], late: dict[str, str]) -> None:
+        self._members = members
+        self._late = late
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._late:
+            self._members[name] = lean_json.loads(self._late.pop(name))
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._members, *self._late])
+
+    def __len__(self) -> int:
+        return len(self._members) + len(self._late)
 
 
 def load(paths: Paths, *, safe: bool = False, deadline: float = BUILD_DEADLINE) -> dict[str, Any]:
@@ -32,17 +58,46 @@ def load(paths: Paths, *, safe: bool = False, deadline: float = BUILD_DEADLINE) 
     Raises ValidationFailed for a broken configuration and PluginFault when it cannot be built.
     """
     key = current_key(paths, safe=safe)
-    file = f"{paths.cache}/manifest-{key}.json"
+    file = file_of(paths, key)
     manifest = _read(file)
     if manifest is None or not _fresh(manifest):
-        manifest = {**_build(paths, safe=safe, deadline=deadline), "key": key}
-        _write(file, manifest)
+        built = {**_build(paths, safe=safe, deadline=deadline), "key": key}
+        _write(file, built)
+        manifest = _read(file) or built  # as it was read, it takes a fifth of the memory
     return manifest
 
 
 def identity(manifest: Mapping[str, Any]) -> str | None:
     """Return what a client tells the daemon of its manifest: the key and the build; None for one that could not be built."""
     return f"{manifest['key']}/{manifest['build']}" if manifest.get("build") else manifest["key"]
+
+
+def file_of(paths: Paths, key: str) -> str:
+    """Return the path of the file that holds, or will hold, the manifest with this key."""
+    return f"{paths.cache}/manifest-{key}.jsonl"
+
+
+def encode(manifest: Mapping[str, Any]) -> str:
+    """Return the content of the file."""
+    ops = [{name: op[name] for name in op if name not in DETAILS} for op in manifest["ops"]]
+    details = [op[name] for op in manifest["ops"] for name in DETAILS]
+    return "".join(lean_json.dumps(line) + "\n" for line in ({**manifest, "ops": ops}, *details))
+
+
+def decode(text: str) -> dict[str, Any]:
+    """Return the manifest in a file's content. Raises ValueError for one of another format and for one that is damaged."""
+    first, *lines = text.split("\n")
+    manifest = lean_json.loads(first)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError("another format")
+    ops, many = manifest.get("ops", ()), len(DETAILS)
+    if len(lines) != len(ops) * many + 1 or lines[-1]:
+        raise ValueError("not all of it")
+    manifest["ops"] = [
+        Entry(op, dict(zip(DETAILS, lines[at * many : (at + 1) * many], strict=True)))
+        for at, op in enumerate(ops)
+    ]
+    return manifest
 
 
 def current_key(paths: Paths, *, safe: bool = False) -> str:
@@ -85,10 +140,9 @@ def _digest(data: bytes) -> str:
 def _read(file: str) -> dict[str, Any] | None:
     try:
         with open(file, "rb") as stream:
-            manifest = lean_json.loads(stream.read().decode())
+            return decode(stream.read().decode())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def _fresh(manifest: dict[str, Any]) -> bool:
@@ -103,9 +157,11 @@ def _write(file: str, manifest: dict[str, Any]) -> None:
     directory = os.path.dirname(file)
     temporary = f"{file}.{os.getpid()}"
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        # One by one: a mode is that of the last folder alone, and the home is private too.
+        for folder in (os.path.dirname(directory), directory):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(lean_json.dumps(manifest))
+            stream.write(encode(manifest))
         os.replace(temporary, file)
         _prune(directory)
     except OSError:

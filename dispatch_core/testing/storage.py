@@ -450,6 +450,19 @@ class StorageConformance:
         assert after.turn == turn
         assert await storage.threads.find("ref", "0AAAA1") == (after,)
 
+    async def test_a_turn_that_is_no_more_is_forgotten(self, storage: Storage) -> None:
+        other = await storage.threads.add(a_thread(1, turn=a_turn()), ["0AAAA1"])
+        thread = await storage.threads.add(a_thread(2, turn=a_turn(message_id=None)), ["0AAAA2"])
+
+        after = await storage.threads.set_turn(
+            thread.key, None, status=ThreadStatus.BUSY, updated_at=LATER
+        )
+
+        assert after == replace(thread, turn=None, status=ThreadStatus.BUSY, updated_at=LATER)
+        assert await storage.threads.get(thread.key) == after
+        assert await storage.threads.set_turn(thread.key, None, updated_at=LATER) == after
+        assert await storage.threads.get(other.key) == other
+
     async def test_a_refused_change_leaves_the_turn_alone(self, storage: Storage) -> None:
         await storage.threads.add(a_thread(1), ["0AAAA1"])
         thread = await storage.threads.add(a_thread(2), ["0AAAA2"])
@@ -460,12 +473,17 @@ class StorageConformance:
             await storage.threads.set_turn(
                 thread.key, a_turn(), updated_at=LATER, native_id="native-1"
             )
+        with pytest.raises(TypeError):
+            await storage.threads.set_turn(thread.key, None, updated_at=LATER, colour="red")
 
         assert await storage.threads.get(thread.key) == thread
 
-    async def test_a_turn_of_an_unknown_thread_is_a_lookup_error(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("turn", [a_turn(), None], ids=["a turn", "none"])
+    async def test_a_turn_of_an_unknown_thread_is_a_lookup_error(
+        self, storage: Storage, turn: TurnRecord | None
+    ) -> None:
         with pytest.raises(LookupError):
-            await storage.threads.set_turn("nobody", a_turn(), updated_at=LATER)
+            await storage.threads.set_turn("nobody", turn, updated_at=LATER)
 
     async def test_a_moment_keeps_its_microseconds_and_comes_back_aware(
         self, storage: Storage

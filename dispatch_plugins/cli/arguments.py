@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dispatch_plugins.cli.fields import Field
 
 STDIN = "-"
+STDIN_LIMIT = 4 * 1_048_576  # bytes that the longest message can have in UTF-8
 
 
 def refuse(message: str, hint: str, **details: Any) -> NoReturn:
@@ -65,8 +66,8 @@ def complete(
     reader = ""
     for field in fields:
         if field.name not in args:
-            if field.default_cwd:
-                args[field.name] = _cwd(field)
+            if field.default_cwd and (cwd := _default_cwd(field)) is not None:
+                args[field.name] = cwd
             continue
         value = args[field.name]
         if field.path or field.file:
@@ -107,15 +108,32 @@ def _positional(command: str, field: Field, words: Sequence[str]) -> Any:
         )
 
 
-def _cwd(field: Field) -> str:
+def working_directory(option: str, **details: Any) -> str:
+    """Return the directory of the caller. Raises ValidationFailed, naming the option in its place, when that is gone."""
     try:
         return os.getcwd()
     except OSError:
         refuse(
             "the current directory does not exist any more",
-            f"change to another directory, or name one with {field.option}",
-            field=field.name,
+            f"change to another directory, or name one with {option}",
+            **details,
         )
+
+
+def absolute(given: str | None, option: str) -> str:
+    """Return the whole path of what was given for an option, or the directory of the caller. Raises as working_directory."""
+    path = os.path.expanduser(given or "")
+    return path if os.path.isabs(path) else os.path.join(working_directory(option), path)
+
+
+def _default_cwd(field: Field) -> str | None:
+    """Return what stands for a directory that was not named; None where nobody can name it and the op does without."""
+    if not field.hidden:
+        return working_directory(field.option, field=field.name)
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _existing(command: str, field: Field, value: str, env: Mapping[str, str]) -> str:
@@ -123,7 +141,9 @@ def _existing(command: str, field: Field, value: str, env: Mapping[str, str]) ->
     home = env.get("HOME")
     if home and (value == "~" or value.startswith("~/")):  # --cwd=~/x reaches us as it is
         value = home + value[1:]
-    path = value if os.path.isabs(value) else os.path.join(_cwd(field), value)
+    path = value if os.path.isabs(value) else os.path.join(
+        working_directory("its whole path", field=field.name), value
+    )
     path = os.path.normpath(path)
     if os.path.isdir(path) if field.path else os.path.isfile(path):
         return path
@@ -157,7 +177,13 @@ def _names(command: str, field: Field, given: Sequence[str]) -> list[str]:
 
 
 def _stdin(command: str, field: Field) -> str:
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
+    if len(data) > STDIN_LIMIT:
+        refuse(
+            f"the text on stdin is longer than {STDIN_LIMIT:,} bytes",
+            "put it in a file, and name the file in a short message",
+            field=field.name,
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -177,7 +203,7 @@ def _check_text(field: Field, value: Any) -> None:
         except UnicodeEncodeError:
             refuse(
                 f"{field.option} is not valid UTF-8",
-                "type it again, or pass it through stdin",
+                "type it again, or pass it through stdin" if field.stdin else "type it again",
                 field=field.name,
             )
     elif isinstance(value, list):

@@ -58,11 +58,17 @@ def hello(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def asked(invocation: Invocation, op: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a request for an op is made: its schema, the view, the deadline and whether it only reads."""
+def asked(
+    invocation: Invocation, op: Mapping[str, Any], *, text_only: bool = True
+) -> dict[str, Any]:
+    """Return how a request for an op is made: its schema, the view, the deadline and whether it only reads.
+
+    text_only: whether a result with a text for people is of no use.
+    """
     view = None
     if not invocation.json:
-        view = {"width": invocation.width(), "color": invocation.color(sys.stdout)}
+        color = invocation.color(sys.stdout)
+        view = {"width": invocation.width(), "color": color, "text_only": text_only}
     return {
         "schema": op["schema_hash"],
         "view": view,

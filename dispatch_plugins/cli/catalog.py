@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dispatch_core import lean_json
 from dispatch_plugins.cli.names import (
     FIRST_PARTY,
     NATIVE,
@@ -145,12 +146,10 @@ def quoted(word: str) -> str:
 
 
 def _words(kind: str, value: Any, *, many: bool) -> Sequence[str]:
-    import json
-
     def word(item: Any) -> str:
-        text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+        text = item if isinstance(item, str) else lean_json.dumps(item)
         ambiguous = kind == "any" and isinstance(item, str) and _is_json(item)
-        return json.dumps(item, ensure_ascii=False) if ambiguous or kind == "json" else text
+        return lean_json.dumps(item) if ambiguous or kind == "json" else text
 
     if kind == "pairs" and isinstance(value, dict):
         return [f"{key}={_pair_value(item)}" for key, item in value.items()]
@@ -158,18 +157,14 @@ def _words(kind: str, value: Any, *, many: bool) -> Sequence[str]:
 
 
 def _pair_value(item: Any) -> str:
-    import json
-
     if isinstance(item, str) and not _is_json(item):
         return item
-    return json.dumps(item, ensure_ascii=False)
+    return lean_json.dumps(item)
 
 
 def _is_json(text: str) -> bool:
-    import json
-
     try:
-        json.loads(text)
+        lean_json.loads(text)
     except ValueError:
         return False
     return True

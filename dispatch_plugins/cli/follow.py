@@ -134,7 +134,7 @@ class _Follow:
         return {**self._args, **here}
 
     def _asked(self) -> dict[str, Any]:
-        asking = asked(self._invocation, self._op)
+        asking = asked(self._invocation, self._op, text_only=False)
         if self._deadline is not None:
             left = max(0.0, self._deadline - monotonic())
             asking["timeout"] = min(left, asking["timeout"] or left)

@@ -12,7 +12,7 @@ from dispatch_plugins.cli.arguments import gather
 from dispatch_plugins.cli.catalog import unknown
 from dispatch_plugins.cli.fast import Plan
 from dispatch_plugins.cli.fields import fields_of
-from dispatch_plugins.cli.help import columns, group_help, op_help, root_help
+from dispatch_plugins.cli.help import NAMES, columns, group_help, op_help, root_help
 from dispatch_plugins.cli.names import NATIVE, PROGRAM, command_of
 from dispatch_plugins.cli.params import (
     WORDS,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dispatch_plugins.cli.app import App
 
-HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+HELP_NAMES = {"help_option_names": list(NAMES)}
 
 
 class Root(click.Group):

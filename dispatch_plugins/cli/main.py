@@ -21,12 +21,17 @@ def main(argv: list[str], manifest: Mapping[str, Any]) -> int:
     """
     invocation = Invocation(manifest, os.environ)
     try:
-        plan = None if "_DISPATCH_COMPLETE" in os.environ else fast.parse(argv, manifest)
+        completing = "_DISPATCH_COMPLETE" in os.environ
+        plan = None if completing else fast.parse(argv, manifest)
         if plan is not None:
             from dispatch_plugins.cli.run import run
 
             invocation.options = plan.options
             return run(invocation, plan)
+        page = None if completing else _help(argv, invocation)
+        if page is not None:
+            sys.stdout.write(page)
+            return 0
         from dispatch_plugins.cli import command_line
         from dispatch_plugins.cli.app import App
 
@@ -35,6 +40,15 @@ def main(argv: list[str], manifest: Mapping[str, Any]) -> int:
         raise
     except Exception as error:  # noqa: BLE001 -- the border of the process
         return _failed(invocation, argv, error)
+
+
+def _help(argv: list[str], invocation: Invocation) -> str | None:
+    """Return the help that a plain command line asks for."""
+    if argv and argv[-1] not in ("-h", "--help"):
+        return None
+    from dispatch_plugins.cli.help import page
+
+    return page(argv, invocation.manifest, invocation.width())
 
 
 def _failed(invocation: Invocation, argv: list[str], error: Exception) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dispatch_core import lean_json
+from dispatch_plugins.cli.invocation import is_terminal
 
 TYPE_CHECKING = False  # this is on the path of every command: typing costs too much
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def failure(invocation: Invocation, error: DispatchError) -> int:
         _write(sys.stderr, document, "utf-8", "backslashreplace")
     else:
         red, dim, reset = (RED, DIM, RESET) if invocation.color(sys.stderr) else ("", "", "")
-        lines = [f"{red}dispatch: {printable(shown['message'])}{reset}"]
+        width = invocation.width()
+        lines = [f"{red}{_wrapped('dispatch: ' + str(shown['message']), width)}{reset}"]
         if shown["hint"]:
-            lines.append(f"{dim}hint: {printable(str(shown['hint']))}{reset}")
+            lines.append(f"{dim}{_wrapped('hint: ' + str(shown['hint']), width)}{reset}")
         _write(sys.stderr, "\n".join(lines), sys.stderr.encoding, "replace")
     return int(shown["exit_code"])
 
@@ -60,6 +62,16 @@ def failure(invocation: Invocation, error: DispatchError) -> int:
 def printable(text: str) -> str:
     """Return text without control characters, so that no name or message can move the cursor."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return text without control characters, broken between words if a person reads it on a terminal."""
+    text = printable(text)
+    if not is_terminal(sys.stderr):
+        return text
+    from dispatch_core.contracts.view import broken  # only what fails needs it
+
+    return "\n".join(broken(line, width) for line in text.split("\n"))
 
 
 def _write(stream: TextIO, text: str, encoding: str, errors: str) -> None:

@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
 GLOBALS = "dispatch_plugins.cli.globals"  # key in click's meta, which nested contexts share
 WORDS = "words"
-GLOBAL_HELP = (
-    ("--json", "Print one JSON document, on a terminal too."),
-    ("--no-start", "Fail when the daemon is not running instead of starting it."),
-    ("--safe", "Leave third-party plugins out; stands before the command."),
-    ("--debug", "Show the traceback of an error."),
-    ("--color [auto|always|never]", "When to colour. NO_COLOR and FORCE_COLOR are respected."),
-    ("-h, --help", "Show this help."),
-)
-
-
-ON = "Go on until Ctrl-C; one JSON object a line where no person reads."
-FOLLOW = {
-    True: f"{ON} [default: yes, unless --limit or --timeout is given]",
-    False: f"{ON} [default: no]",
-}
 
 
 class Word(click.ParamType[Any]):
@@ -104,7 +89,10 @@ def options_for(fields: Sequence[Field], offer: Offer | None = None) -> list[cli
 
 
 def own_options(op: Mapping[str, Any], taken: Iterable[str] = ()) -> list[click.Parameter]:
-    """Return the options that an op has for what it is, whatever its fields are; a name that a field has is left to it."""
+    """Return the options that an op has for what it is, whatever its fields are; a name that a field has is left to it.
+
+    help.py says what they do.
+    """
     options: list[click.Parameter] = []
     if op["intent"] == "destroy":
         options.append(click.Option(["confirmed", "--yes"], is_flag=True))
@@ -113,20 +101,6 @@ def own_options(op: Mapping[str, Any], taken: Iterable[str] = ()) -> list[click.
         options.append(click.Option(["follow", "--follow/--no-follow"], default=None, is_flag=True))
     owned = set(taken)
     return [option for option in options if not owned & names_of([option])]
-
-
-def own_help(op: Mapping[str, Any], taken: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Return what help says of ``own_options``."""
-    rows = {
-        "--yes": ("--yes", "Do not ask; needed where there is no terminal."),
-        "--no-interactive": ("--no-interactive", "Never ask: fail without --yes."),
-        "--follow": (
-            "--follow / --no-follow",
-            FOLLOW[bool((op.get("stream") or {}).get("always"))],
-        ),
-    }
-    names = [option.opts[0] for option in own_options(op, taken)]
-    return [rows[name] for name in names]
 
 
 def values_from(fields: Sequence[Field], ctx: click.Context) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _confirm(command: str, plan: Plan, args: Mapping[str, Any], *, interactive: 
     if not (interactive and is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         reason = "there is no terminal to ask on" if interactive else "nothing may be asked"
         refuse(
-            f"{command} cannot be undone, and {reason}",
+            f"{command} asks before it acts, and {reason}",
             f"add --yes to confirm: {command} … --yes",
             flag="--yes",
         )

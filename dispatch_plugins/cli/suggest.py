@@ -69,9 +69,13 @@ def _presets(invocation: Invocation) -> list[tuple[str, str]]:
     import tomllib
     from pathlib import Path
 
-    here = Path.cwd()
     own = Path(Paths.from_env(invocation.env).config)
-    projects = (folder / ".dispatch" / "config.toml" for folder in (here, *here.parents))
+    try:
+        here = Path.cwd()
+        folders = [here, *here.parents]
+    except OSError:  # it was removed
+        folders = []
+    projects = (folder / ".dispatch" / "config.toml" for folder in folders)
     project = next((path for path in projects if path.is_file() and path != own), None)
     found: dict[str, str] = {}
     for path in filter(None, (own, project)):

@@ -192,7 +192,7 @@ async def _first_to_take_back(context: OpContext, thread: ThreadRecord, turns: i
         answer = await context.codex.request("thread/turns/list", params)
         ids = [str(turn["id"]) for turn in answer.get("data") or ()]
     if len(ids) < turns:
-        held = f"{len(ids)} turn{'' if len(ids) == 1 else 's'}"
+        held = f"{len(ids) or 'no'} turn{'' if len(ids) == 1 else 's'}"
         raise ValidationFailed(
             f"{thread.handle} ({thread.ref}) has {held}; {turns} cannot be taken back",
             hint=f"dispatch tail {thread.ref} shows them",
@@ -203,31 +203,27 @@ async def _first_to_take_back(context: OpContext, thread: ThreadRecord, turns: i
 def render_fork(output: ForkOutput, view: View) -> str:
     """Say which thread there is now, and from where."""
     thread, source = output.thread, output.source
-    return (
+    said = (
         f"{view.paint(printable(thread.handle), 'bold')} is thread {thread.ref}, "
-        f"forked from {printable(source.handle)} ({source.ref})\n"
-        f"  next: dispatch send {thread.ref} TEXT"
+        f"forked from {printable(source.handle)} ({source.ref})"
     )
+    return f"{view.wrap(said, indent='  ')}\n  next: dispatch send {thread.ref} TEXT"
 
 
 def render_revert(output: RevertOutput, view: View) -> str:
     """Say what is left of the history, and what is not undone."""
     thread = output.thread
-    left = f"its newest turn is {output.turn.id}" if output.turn else "no turn is left"
-    return (
-        f"{view.paint(printable(thread.handle), 'bold')} ({thread.ref}): {left}\n"
-        "  files are as the turns left them"
-    )
+    left = f"its newest turn is now {output.turn.id}" if output.turn else "no turn is left"
+    said = f"{view.paint(printable(thread.handle), 'bold')} ({thread.ref}): {left}"
+    return f"{view.wrap(said, indent='  ')}\n  files are as the turns left them"
 
 
 def render_compact(output: CompactOutput, view: View) -> str:
     """Say that it has begun, which is not that it is done."""
     thread = output.thread
     state = view.status(output.turn.status.value) if output.turn else "accepted"
-    return (
-        f"{state}  {printable(thread.handle)} ({thread.ref}) is being summarised\n"
-        f"  next: dispatch wait {thread.ref}"
-    )
+    said = f"{state}  {printable(thread.handle)} ({thread.ref}) is being summarised"
+    return f"{view.wrap(said, indent='  ')}\n  next: dispatch wait {thread.ref}"
 
 
 @hookimpl

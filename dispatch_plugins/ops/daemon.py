@@ -155,7 +155,7 @@ def render_status(output: StatusOutput, view: View) -> str:
     threads = ", ".join(f"{count} {name}" for name, count in sorted(output.threads.items()))
     memory = f"{output.rss_bytes / MIB:.0f} MiB" if output.rss_bytes else None
     binary = (
-        f"{codex.version or '?'} {codex.binary} (from {codex.source})"
+        f"{codex.version or '?'} {view.directory(codex.binary)} (from {codex.source})"
         if codex.binary
         else "not found"
     )
@@ -182,8 +182,8 @@ def render_status(output: StatusOutput, view: View) -> str:
                 else "none",
             ),
             ("plugins", _plugins(output.plugins, view)),
-            ("home", output.home),
-            ("log", output.log),
+            ("home", view.directory(output.home)),
+            ("log", view.directory(output.log)),
         ]
     )
 

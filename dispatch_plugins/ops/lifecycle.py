@@ -187,13 +187,12 @@ async def _each(
 def render_rename(output: RenameOutput, view: View) -> str:
     """Say what the thread is called now."""
     if output.thread is None:
-        return (
-            f"{output.id} is called {view.paint(printable(output.name), 'bold')}; it is not managed"
-        )
+        name = view.paint(printable(output.name), "bold")
+        return view.wrap(f"{output.id} is called {name} now; it is not managed", indent="  ")
     handle = view.paint(printable(output.thread.handle), "bold")
     if not output.changed:
-        return f"{handle} ({output.thread.ref}) has that name already"
-    return f"{output.thread.ref} is called {handle} now"
+        return view.wrap(f"{handle} ({output.thread.ref}) has that name already", indent="  ")
+    return view.wrap(f"{output.thread.ref} is called {handle} now", indent="  ")
 
 
 def render_threads(output: ThreadsOutput, view: View) -> str:
@@ -205,7 +204,9 @@ def render_archive(output: ThreadsOutput, view: View) -> str:
     """One line a thread, and how to undo it."""
     names = [o.thread.ref if o.thread else o.id for o in output.threads if o.changed]
     lines = render_threads(output, view)
-    return f"{lines}\n  undo: dispatch restore {' '.join(names)}" if names else lines
+    them = "it" if len(names) == 1 else "them"
+    step = f"  next: dispatch restore {' '.join(names)} brings {them} back"
+    return f"{lines}\n{view.wrap(step, indent='    ')}" if names else lines
 
 
 def _line(outcome: Outcome, view: View) -> str:
@@ -214,7 +215,7 @@ def _line(outcome: Outcome, view: View) -> str:
     else:
         state = view.status(outcome.thread.status.value)
         text = f"{state}  {printable(outcome.thread.handle)} ({outcome.thread.ref})"
-    return f"{text}: {outcome.note}" if outcome.note else text
+    return view.wrap(f"{text}: {outcome.note}" if outcome.note else text, indent="  ")
 
 
 @hookimpl

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TELL_EVERY = 0.1  # seconds between two events of progress
 TARGETS = 100  # in one call
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 SHOWN_PROBLEMS = 10
 
 
@@ -48,7 +48,6 @@ class AttachInput(OpInput):
     thread: list[str] = cli_field(
         description="Full ids of threads of Codex, as dispatch list --unmanaged shows them.",
         argument=True,
-        aliases=("thread",),
         complete="thread",
         min_length=1,
         max_length=TARGETS,
@@ -79,7 +78,6 @@ class SyncInput(OpInput):
         default_factory=list,
         description="Only these threads: ref, id, name, or the full id of an unmanaged one; left out, all.",
         argument=True,
-        aliases=("thread",),
         complete="thread",
         max_length=TARGETS,
     )
@@ -264,7 +262,8 @@ def render_attach(output: AttachOutput, view: View) -> str:
         thread = item.thread
         word = "attached" if item.new else "managed already"
         name = view.paint(printable(thread.handle), "bold")
-        lines.append(f"{word}: {name} ({thread.ref})  {view.directory(thread.cwd)}")
+        said = f"{word}: {name} ({thread.ref})  {view.directory(thread.cwd)}"
+        lines.append(view.wrap(said, indent="  "))
     if len(output.attached) == 1:
         ref = output.attached[0].thread.ref
         lines.append(f"  next: dispatch tail {ref}, or dispatch fork {ref} NAME to go on with it")
@@ -287,12 +286,7 @@ def render_sync(output: SyncOutput, view: View) -> str:
         ]
         header = ["THREAD", "NAME", "INDEXED", "NEWEST", "FILE"]
         lines.append(view.table(header, rows, flexible=4, from_left={4}, whole={0}))
-    counts = {"new": output.new, "moved": output.moved, "gone": output.gone}
-    extra = "".join(f", {count} {word}" for word, count in counts.items() if count)
-    lines.append(
-        f"{output.sources} histories, {output.changed} with something to read{extra}: "
-        f"{output.documents} texts from {output.bytes_read / MIB:.1f} MiB in {output.seconds:.1f} s"
-    )
+    lines.append(view.wrap(_sums(output), indent="  "))
     lines += [
         view.paint(view.fit(f"not read: {problem}"), "red")
         for problem in output.problems[:SHOWN_PROBLEMS]
@@ -300,6 +294,24 @@ def render_sync(output: SyncOutput, view: View) -> str:
     if len(output.problems) > SHOWN_PROBLEMS:
         lines.append(f"and {len(output.problems) - SHOWN_PROBLEMS} more: dispatch sync --json")
     return "\n".join(lines)
+
+
+def _sums(output: SyncOutput) -> str:
+    """Return how much there was to read, in one sentence."""
+    histories = f"{output.sources} histor{'y' if output.sources == 1 else 'ies'}"
+    counts = {
+        "changed": output.changed,
+        "new": output.new,
+        "moved": output.moved,
+        "gone": output.gone,
+    }
+    news = "".join(f", {count} {word}" for word, count in counts.items() if count)
+    if not output.bytes_read:
+        return f"{histories}{news or ', nothing new'}"
+    size = output.bytes_read
+    amount = f"{size / MIB:.1f} MiB" if size >= MIB else f"{-(-size // KIB)} KiB"
+    texts = f"{output.documents} text{'' if output.documents == 1 else 's'}"
+    return f"{histories}{news}: {texts} from {amount} in {output.seconds:.1f} s"
 
 
 @hookimpl

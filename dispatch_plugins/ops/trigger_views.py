@@ -99,7 +99,8 @@ def render_one(trigger: TriggerView, view: View) -> str:
     """Return one trigger as lines of names and values."""
     outcome = upcoming = ""
     if last := trigger.last_firing:
-        outcome = f"{glyph(last.status)} {view.age(last.at)} ago {last.detail or ''}".rstrip()
+        why = f", {printable(last.detail)}" if last.detail else ""
+        outcome = f"{view.status(last.status.value)} {view.age(last.at)} ago{why}"
     if trigger.next_at:
         upcoming = f"{trigger.next_at.isoformat()} ({_until(trigger, view)})"
     return view.fields(
@@ -109,9 +110,9 @@ def render_one(trigger: TriggerView, view: View) -> str:
             ("when", printable(trigger.when)),
             ("action", printable(f"{trigger.action} → {trigger.thread}")),
             ("text", printable(trigger.text or "")),
-            ("state", "on" if trigger.enabled else "paused"),
+            ("state", view.status(_state(trigger))),
             ("next", upcoming),
-            ("last", printable(outcome)),
+            ("last", outcome),
         ]
     )
 
@@ -119,26 +120,30 @@ def render_one(trigger: TriggerView, view: View) -> str:
 def render_list(listed: TriggerList, view: View) -> str:
     """Return the triggers as a table."""
     if not listed.triggers:
-        return f"no triggers; {HELP} shows how to make one"
+        return f"no triggers\n  next: {HELP}"
     rows = [
         (
             t.name,
             t.id,
             t.when,
             f"{t.action} → {t.thread}",
-            "on" if t.enabled else "paused",
+            glyph(_state(t)),
             _until(t, view),
             glyph(t.last_firing.status) if t.last_firing else "-",
         )
         for t in listed.triggers
     ]
     header = ("NAME", "ID", "WHEN", "ACTION", "STATE", "NEXT", "LAST")
-    return view.table(header, rows, flexible=2)
+    return view.table(header, rows, flexible=(0, 2, 3), whole={1})
 
 
 def render_removed(removed: RemovedTrigger, view: View) -> str:  # noqa: ARG001 -- short
     """Return one line that says which trigger is gone."""
     return f"removed trigger {removed.name} ({removed.id})"
+
+
+def _state(trigger: TriggerView) -> str:
+    return "on" if trigger.enabled else "paused"
 
 
 def _until(trigger: TriggerView, view: View) -> str:

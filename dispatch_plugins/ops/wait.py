@@ -28,7 +28,6 @@ from dispatch_core.api import (
     cli_field,
     hookimpl,
     printable,
-    safe_block,
     thread_field,
     thread_view,
     turn_view,
@@ -229,20 +228,24 @@ async def _question(context: OpContext, thread: ThreadRecord) -> str | None:
 
 
 def render_wait(output: WaitOutput, view: View) -> str:
-    """The outcome of each thread, then its answer."""
-    return "\n".join(_rendered(result, view) for result in output.results)
+    """The outcome of each thread, then its answer; several are kept apart."""
+    shown = [_rendered(result, view) for result in output.results]
+    return ("\n\n" if any("\n" in text for text in shown) else "\n").join(shown)
 
 
 def _rendered(result: WaitResult, view: View) -> str:
     thread, turn = result.thread, result.turn
-    head = f"{view.status(result.outcome)}  {printable(thread.handle)} ({thread.ref})"
+    name = f"{printable(thread.handle)} ({thread.ref})"
+    head = view.wrap(f"{view.status(result.outcome)}  {name}", indent="  ")
     if result.outcome == "needs_attention":
         asks = f"\nCodex asks: {printable(result.asks)}" if result.asks else ""
         return f"{head}{asks}\n  next: dispatch tail {thread.ref}"
     if result.outcome == "running":
         return head
+    if result.outcome == "nothing":
+        return f"{head}\n  next: dispatch send {thread.ref} TEXT"
     body = result.text or (turn.error if turn else None)
-    return f"{head}\n{safe_block(body)}" if body else head
+    return "\n".join([head, *view.block(body)]) if body else head
 
 
 @hookimpl

@@ -225,7 +225,7 @@ def render_watch(output: WatchOutput, view: View) -> str:
     """One line an event."""
     lines = [view.paint("… some events may be missing here", "yellow")] if output.gap else []
     lines += [_line(event, view) for event in output.events]
-    return "\n".join(lines)
+    return "\n".join(lines) or "nothing has happened"
 
 
 def _line(event: WatchedEvent, view: View) -> str:

@@ -36,7 +36,7 @@ ARG: Final = peewee.SQL("?")
 
 @dataclass(frozen=True, slots=True)
 class ThreadQueries:
-    """insert: THREAD. native: provider, native id. refs: ref. put_turn: key, TURN.
+    """insert: THREAD. native: provider, native id. refs: ref. put_turn: key, TURN. drop_turn: key.
 
     page: after, the archived status, limit; page_with_archived: after, limit. by_field: the value;
     for "title" the value twice and ``@value``, for "title_like" the value twice.
@@ -50,6 +50,7 @@ class ThreadQueries:
     page_with_archived: str
     refs: str
     put_turn: str
+    drop_turn: str
     thread: type[peewee.Model]
     updates: dict[tuple[str, ...], str] = field(default_factory=dict)
 
@@ -152,6 +153,7 @@ def _threads(models: Tables) -> ThreadQueries:
         page_with_archived=_sql(page),
         refs=_sql(models.thread.select(thread.ref).where(thread.ref == ARG)),
         put_turn=_insert(models.turn, ("thread", *TURN), replace=True),
+        drop_turn=_sql(models.turn.delete().where(turn.thread == ARG)),
         thread=models.thread,
     )
 

@@ -76,13 +76,17 @@ class PeeweeThreads:
         """Change the named fields and return the new record."""
         return await self._change(key, None, changes)
 
-    async def set_turn(self, key: str, turn: TurnRecord, **changes: Any) -> ThreadRecord:
-        """Replace the latest turn and change the named fields, in one transaction."""
-        return await self._change(key, turn_values(turn), changes)
+    async def set_turn(self, key: str, turn: TurnRecord | None, **changes: Any) -> ThreadRecord:
+        """Replace the latest turn, or forget it, and change the named fields, in one transaction."""
+        sql = self._queries
+        if turn is None:
+            return await self._change(key, (sql.drop_turn, (key,)), changes)
+        return await self._change(key, (sql.put_turn, (key, *turn_values(turn))), changes)
 
     async def _change(
-        self, key: str, turn: tuple[Any, ...] | None, changes: Mapping[str, Any]
+        self, key: str, besides: tuple[str, tuple[Any, ...]] | None, changes: Mapping[str, Any]
     ) -> ThreadRecord:
+        """Change the named fields and, in the same transaction, run a statement besides."""
         sql = self._queries
         columns = _checked(changes)
         update = sql.update(columns)
@@ -91,8 +95,8 @@ class PeeweeThreads:
         def work(transaction: Transaction) -> ThreadRecord:
             if transaction.run(update, values) == 0:
                 raise ThreadNotFound(key)
-            if turn is not None:
-                transaction.run(sql.put_turn, (key, *turn))
+            if besides is not None:
+                transaction.run(*besides)
             return thread_of(transaction.rows(sql.get, (key,))[0])
 
         return await self._connection.write(work)

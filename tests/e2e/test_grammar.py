@@ -163,6 +163,8 @@ def world() -> Iterator[Dispatch]:
     with temporary_home() as dispatch:
         (dispatch.home / "config.toml").write_text(CONFIG)
         (dispatch.home / "message.txt").write_text("From a file.\n")
+        (dispatch.home / ".git").mkdir()
+        (dispatch.home / ".git" / "HEAD").touch()
         make_world(dispatch)
         yield dispatch
 

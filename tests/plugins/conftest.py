@@ -40,7 +40,7 @@ try:
 except DispatchError as error:
     answer = {"error": error.to_dict(), "type": type(error).__name__}
 answer["imported"] = [name for name in sys.modules if name.startswith(("broken_", "dispatch_echo"))]
-print(json.dumps(answer))
+print(json.dumps(answer, default=dict))
 """
 
 

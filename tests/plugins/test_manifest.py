@@ -77,7 +77,17 @@ def test_switches_have_manifests_of_their_own(sound):
     assert len(site.cached()) == 2
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', "\0\0\0"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"format": 1}',
+        '{"format": 2}',
+        '{"format": 2, "ops": [{"name": "list"}]}\n',
+        "\0\0\0",
+    ],
+)
 def test_a_damaged_file_is_replaced(sound, content):
     site = sound()
     first = site.manifest()
@@ -105,7 +115,7 @@ def test_old_manifests_are_removed(sound):
     cache = site.home / "cache"
     cache.mkdir()
     for number in range(20):
-        (cache / f"manifest-{number}.json").write_text("{}")
+        (cache / f"manifest-{number}.jsonl").write_text("{}")
 
     site.manifest()
 

@@ -122,7 +122,7 @@ def test_a_daemon_with_all_of_them_works_and_ends(everything, codex_binary):
     status = everything.dispatch("daemon", "status")
     stopped = everything.dispatch("down", "--grace", "0")
 
-    assert listed == {"threads": [], "next": None}
+    assert (listed["threads"], listed["next"]) == ([], None)
     assert said == {}
     assert len(status["plugins"]["quarantined"]) == len(FAILURES)
     assert stopped["status"] == "stopped"

@@ -18,6 +18,7 @@ from dispatch_core.contracts.view import View
 from dispatch_core.errors import ValidationFailed
 from dispatch_core.lean_json import dumps
 from dispatch_plugins.cli import output
+from dispatch_plugins.cli.arguments import absolute
 from dispatch_plugins.cli.commands import config_trust
 from dispatch_plugins.cli.params import global_options
 
@@ -102,7 +103,7 @@ def _preset(function: Any) -> Any:
 
 
 def _directory(given: str | None) -> Path:
-    directory = Path(given).expanduser().absolute() if given is not None else Path.cwd()
+    directory = Path(absolute(given, "--cwd"))
     if not directory.is_dir():
         raise ValidationFailed(
             f"--cwd: the directory {directory} does not exist",
@@ -225,6 +226,8 @@ def _wrapped(text: str, app: App) -> str:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else dumps(value)
 
 

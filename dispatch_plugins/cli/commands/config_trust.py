@@ -21,7 +21,7 @@ from dispatch_core.config.trust import (
 from dispatch_core.contracts.view import UNSAFE, View
 from dispatch_core.errors import AuthorityDenied, Declined, NotFound, ValidationFailed
 from dispatch_plugins.cli import output
-from dispatch_plugins.cli.arguments import refuse
+from dispatch_plugins.cli.arguments import absolute, refuse
 from dispatch_plugins.cli.invocation import is_terminal
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def _revoke(app: App, places: Places, given: str | None) -> int:
     store = TrustStore(places.trust)
     path = _named(places, given)
     if path is None or not store.remove(str(path)):
-        what = given or Path.cwd()
-        raise NotFound(f"nothing is trusted at {path or what}", hint="dispatch config trust --list")
+        what = path or absolute(given, "PATH")
+        raise NotFound(f"nothing is trusted at {what}", hint="dispatch config trust --list")
     output.result(
         app.invocation,
         {"path": str(path), "trusted": False},
@@ -212,17 +212,17 @@ def _find(places: Places, given: str | None) -> Path:
     path = _named(places, given)
     if path is not None and path.exists():
         return path
-    where = Path(given) if given else Path.cwd()
+    where = absolute(given, "PATH")
     raise NotFound(
-        f"there is no {FOLDER}/{FILE} at or above {where.absolute()}",
+        f"there is no {FOLDER}/{FILE} at or above {where}",
         hint="dispatch config path shows which files count",
-        details={"path": str(where.absolute())},
+        details={"path": where},
     )
 
 
 def _named(places: Places, given: str | None) -> Path | None:
     """Return the file that was named, by itself or by a directory at or below its project."""
-    path = Path(given).expanduser().absolute() if given is not None else Path.cwd()
+    path = Path(absolute(given, "PATH"))
     if path.is_dir():
         return places.project(path)
     if path.name != FILE or path.parent.name != FOLDER:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dispatch_core.contracts.view import broken
 from dispatch_core.errors import PROJECTIONS
 from dispatch_plugins.cli import command_line, output
 
@@ -50,7 +51,9 @@ def command(app: App) -> click.Command:
         app.settle(context)
         if words == (EXIT_CODES,):
             table = exit_codes()
-            output.result(app.invocation, {"exit_codes": table}, _text(table))
+            output.result(
+                app.invocation, {"exit_codes": table}, _text(table, app.invocation.width())
+            )
             return 0
         return command_line.run(app, [*words, "--help"])
 
@@ -70,12 +73,12 @@ def exit_codes() -> list[dict[str, object]]:
     return table
 
 
-def _text(table: list[dict[str, object]]) -> str:
+def _text(table: list[dict[str, object]], width: int) -> str:
     lines = ["Exit codes, and the error codes behind them (* = safe to retry):", ""]
     for row in table:
         lines.append(f"{row['exit_code']:>5}  {row['meaning']}")
         codes = row["codes"]
         if isinstance(codes, list) and codes:
             names = (f"{code['code']}{'*' if code['retryable'] else ''}" for code in codes)
-            lines.append(f"       {', '.join(names)}")
+            lines.append(broken(f"       {', '.join(names)}", width, indent=" " * 7))
     return "\n".join(lines)

@@ -131,7 +131,7 @@ def _command(
     return click.Command(
         name,
         help=text,
-        short_help=text.partition(".")[0].partition(",")[0],
+        short_help=text.partition(".")[0],
         callback=click.pass_context(settled),
         params=[*own, offline, *global_options()],
     )

@@ -222,7 +222,7 @@ def unlisted(name: str) -> Check:
 
 def _manifest_file(subject: Subject) -> Path:
     key = manifests.current_key(subject.paths, safe=_safe(subject))
-    return Path(subject.paths.cache) / f"manifest-{key}.json"
+    return Path(manifests.file_of(subject.paths, key))
 
 
 def _safe(subject: Subject) -> bool:

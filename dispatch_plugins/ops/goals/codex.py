@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,28 +35,19 @@ async def goal_of(context: OpContext, thread: ThreadRecord) -> Goal | None:
 
     Raises AuthorityDenied for an archived thread and CapabilityUnavailable for an ephemeral one.
     """
+    if thread.ephemeral:
+        raise ephemeral(thread.ref)
     if thread.status is ThreadStatus.ARCHIVED:
         raise AuthorityDenied(
             f"{thread.handle} ({thread.ref}) is archived; Codex shows its goal only once it is restored",
             hint=f"dispatch restore {thread.ref}",
         )
-    if thread.ephemeral:
-        raise ephemeral(thread.ref)
     try:
         return await get(context, thread.native_id)
     except ThreadNotFound:
         if thread.materialized:
             raise
         return None
-
-
-async def load(context: OpContext, thread: ThreadRecord) -> None:
-    """Make Codex hold the thread, and hear what it does: a goal of a thread that is not loaded starts nothing."""
-    await context.lanes.history(thread, 1)
-    params = {"threadId": thread.native_id, "excludeTurns": True}
-    # One that was never stored cannot be resumed, and need not be: it is loaded, or gone, which the next request says.
-    with suppress(ThreadNotFound):
-        await ask(context, "thread/resume", params, thread.ref)
 
 
 async def change(

@@ -41,8 +41,9 @@ async def goal_set(context: OpContext, request: GoalSetInput) -> GoalSetOutput:
     thread = await context.lanes.writable(request.thread)
     _check(thread, request)
     before = await codex.goal_of(context, thread)
-    if _will_be_active(thread, request, before):
-        await codex.load(context, thread)
+    # A goal of a thread that is not loaded starts nothing, and one that Codex never stored can have none.
+    if _will_be_active(thread, request, before) or not thread.materialized:
+        thread = await context.lanes.load(thread)
     result = await codex.change(context, "thread/goal/set", _changes(request), thread)
     thread = await context.store.threads.get(thread.key) or thread
     return GoalSetOutput(thread=thread_view(thread), goal=codex.read_goal(result["goal"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dispatch_core.api import Source, ThreadStatus, printable, safe_block
+from dispatch_core.api import Source, ThreadStatus, printable
 
 if TYPE_CHECKING:
     from dispatch_core.api import ThreadView, View
@@ -45,7 +45,7 @@ def render_clear(output: GoalClearOutput, view: View) -> str:
         return f"{name} had no goal"
     text = f"{view.paint('✓ cleared', 'green')}  {name}"
     if output.thread.status is ThreadStatus.BUSY:
-        text += f"\n  its turn goes on: dispatch stop {output.thread.ref}"
+        text += f"\n  next: dispatch stop {output.thread.ref} ends its turn, which goes on"
     return text
 
 
@@ -64,7 +64,7 @@ def _lines(name: str, goal: Goal, view: View) -> str:
             ("changed", f"{view.age(goal.updated_at)} ago" if goal.updated_at else None),
         ]
     )
-    return f"{head}\n{safe_block(goal.objective)}\n{fields}"
+    return "\n".join([head, *view.block(goal.objective), fields])
 
 
 def _next(thread: ThreadView | None, goal: Goal) -> str:
@@ -72,15 +72,18 @@ def _next(thread: ThreadView | None, goal: Goal) -> str:
     if thread is None or thread.source is not Source.OWN or goal.status == "complete":
         return ""
     ref = thread.ref
-    if goal.status == "active" and thread.status is ThreadStatus.IDLE:
-        return f"\n  no turn runs now; the goal goes on after the next one, or with: dispatch goal set {ref} --status active"
-    if goal.status == "active":
+    if goal.status == "active" and thread.status is ThreadStatus.IDLE and goal.token_budget:
+        return f"\n  next: dispatch goal set {ref} --status active starts the next turn"
+    if goal.status == "active" and thread.status is not ThreadStatus.IDLE:
         return f"\n  next: dispatch goal set {ref} --status paused ends it after the running turn"
     if goal.token_budget is not None and goal.tokens_used >= goal.token_budget:
         more = goal.tokens_used + goal.token_budget
         return f"\n  next: dispatch goal set {ref} --status active --token-budget {more}"
-    limit = "" if goal.token_budget else " --token-budget N"
-    return f"\n  next: dispatch goal set {ref} --status active{limit}"
+    return f"\n  next: dispatch goal set {ref} --status active{_limit(goal)}"
+
+
+def _limit(goal: Goal) -> str:
+    return "" if goal.token_budget else " --token-budget N"
 
 
 def _name(thread: ThreadView) -> str:

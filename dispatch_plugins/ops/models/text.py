@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from dispatch_core.api import View
     from dispatch_plugins.ops.models.contract import Model, ModelsOutput, PermissionsOutput
 
+INPUT, WIDE = 3, 100  # a column of models, and the columns of a terminal from which it is shown
+
 
 def render_models(output: ModelsOutput, view: View) -> str:
     """A table of models, the configured defaults, and how fresh it is."""
@@ -26,7 +28,9 @@ def render_models(output: ModelsOutput, view: View) -> str:
         for model in output.models
     ]
     header = ["MODEL", "EFFORT", "TIER", "INPUT", "FOR"]
-    table = view.table(header, rows, flexible=4) if rows else "no model is known"
+    if view.width < WIDE:  # what it is for helps more to choose one
+        header, rows = _without(INPUT, header), [_without(INPUT, row) for row in rows]
+    table = view.table(header, rows, flexible=len(header) - 1) if rows else "no model is known"
     c = output.configured
     said = [c.model, c.effort, c.service_tier, c.model_provider and f"from {c.model_provider}"]
     configured = ", ".join(printable(value) for value in said if value)
@@ -57,9 +61,13 @@ def render_permissions(output: PermissionsOutput, view: View) -> str:
     table = (
         [view.table(header, rows, flexible=3), ""] if rows else ["there is no permission profile"]
     )
-    where = [f"in {printable(output.cwd)}"] if output.cwd and rows else []
+    where = [f"in {view.directory(output.cwd)}"] if output.cwd and rows else []
     origin = _origin(output.source, output.refreshed_at, output.warning, view)
     return "\n".join([*table, *where, *origin, *_next(output.hint)])
+
+
+def _without(column: int, row: list[str]) -> list[str]:
+    return [cell for at, cell in enumerate(row) if at != column]
 
 
 def _efforts(model: Model) -> str:
@@ -69,7 +77,9 @@ def _efforts(model: Model) -> str:
 
 
 def _origin(source: str, at: datetime | None, warning: str | None, view: View) -> list[str]:
-    lines = [f"Codex was not asked: {printable(warning)}"] if warning else []
+    lines = (
+        [view.wrap(f"Codex was not asked: {printable(warning)}", indent="  ")] if warning else []
+    )
     if source == "cache" and at is not None:
         lines.append(f"as Codex said {view.age(at)} ago")
     return lines

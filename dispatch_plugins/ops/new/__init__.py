@@ -38,6 +38,7 @@ async def new(context: OpContext, request: NewInput) -> NewOutput:
     found = await catalog.resolve(context.codex, found)
     await profiles.check(context.codex, found)
     if request.dry_run:
+        await making.check_name(context, found)
         return NewOutput(
             thread=None,
             plan=found.plan(),

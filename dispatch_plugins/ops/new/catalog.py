@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +24,9 @@ PAGES = 20  # more than any catalog has; a cursor that never ends must not keep 
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="ignore", alias_generator=to_camel, frozen=True)
+    model_config = ConfigDict(
+        extra="ignore", alias_generator=to_camel, frozen=True, defer_build=True
+    )
 
 
 class _Effort(_Answer):
@@ -69,7 +70,9 @@ class _Page(_Answer):
 class _Config(BaseModel):
     """What Codex is configured with; its keys are those of its own TOML."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, protected_namespaces=(), defer_build=True
+    )
     model: str | None = None
     model_provider: str | None = None
     model_catalog_json: str | None = None
@@ -195,6 +198,8 @@ def _tier(model: Model | None, tier: str, draft: Draft, notes: list[str]) -> str
 def _unknown(
     draft: Draft, field: str, value: str, known: Sequence[str], what: str, otherwise: str = ""
 ) -> ValidationFailed:
+    from difflib import get_close_matches  # noqa: PLC0415 -- for memory: only mistakes need it
+
     near = get_close_matches(value, known, n=3)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     there = f"the {what} are {', '.join(known)}" if known else f"there are no {what}"

@@ -11,6 +11,8 @@ from dispatch_core.api import (
     LaneBusy,
     OutcomeUnknown,
     PartialSuccess,
+    Source,
+    ThreadStatus,
     ValidationFailed,
 )
 
@@ -43,6 +45,17 @@ def check(context: OpContext, draft: Draft) -> None:
             hint="dispatch plugins shows what is disabled or failed to load",
             details={"field": "goal"},
         )
+
+
+async def check_name(context: OpContext, draft: Draft) -> None:
+    """Raise ValidationFailed when another thread has the name, as ``make`` does."""
+    for rival in await context.store.threads.find("handle", f"@{draft.name}"):
+        if rival.source is Source.OWN and rival.status is not ThreadStatus.ARCHIVED:
+            raise ValidationFailed(
+                f"there is a thread {rival.handle} already: {rival.ref}",
+                hint=f"choose another name, or dispatch send {rival.ref} TEXT",
+                details={"field": "name", "thread": rival.ref},
+            )
 
 
 async def make(context: OpContext, draft: Draft) -> Made:

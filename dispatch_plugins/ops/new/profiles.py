@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,13 +16,13 @@ PAGES = 20  # more than there are; a cursor that never ends must not keep us
 
 
 class _Profile(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
     id: str
     allowed: bool = True
 
 
 class _Page(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
     data: tuple[_Profile, ...] = ()
     next_cursor: str | None = Field(default=None, alias="nextCursor")
 
@@ -39,6 +38,8 @@ async def check(codex: Codex, draft: Draft) -> None:
         return
     there = any(profile.id == wanted for profile in profiles)
     problem = "is not allowed here" if there else "is unknown"
+    from difflib import get_close_matches  # noqa: PLC0415 -- for memory: only mistakes need it
+
     near = get_close_matches(wanted, allowed, n=3)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValidationFailed(

@@ -17,7 +17,7 @@ DIGEST = 12  # characters of a digest that are shown
 
 def render_new(output: NewOutput, view: View) -> str:
     """Say which thread there is now and what to do next; of a dry run, the settings with their sources."""
-    notes = [view.paint(f"note: {printable(note)}", "yellow") for note in output.notes]
+    notes = [view.wrap(view.paint(f"note: {printable(note)}", "yellow")) for note in output.notes]
     if output.plan is not None:
         return "\n".join([_plan(output.plan, view), *notes])
     return "\n".join([_made(output, view), *notes])
@@ -34,12 +34,13 @@ def _made(output: NewOutput, view: View) -> str:
     if output.message_accepted or output.goal_set:
         step = f"dispatch wait {thread.ref}"
     handle = view.paint(printable(thread.handle), "bold")
-    return f"{handle} is thread {thread.ref}; {said}\n  next: {step}"
+    made = view.wrap(f"{handle} is thread {thread.ref}; {said}", indent="  ")
+    return f"{made}\n  next: {step}"
 
 
 def _plan(plan: Plan, view: View) -> str:
     rows = [
-        [setting.name, _value(setting.value), brief(setting.source, plan.files)]
+        [setting.name, _value(setting.name, setting.value, view), brief(setting.source, plan.files)]
         for setting in plan.settings
         if setting.source != "codex"
     ]
@@ -53,7 +54,7 @@ def _plan(plan: Plan, view: View) -> str:
         view.table(["SETTING", "VALUE", "SOURCE"], rows, flexible=1),
         "",
     ]
-    lines += [f"{kind} config: {printable(path)}" for kind, path in plan.files.items()]
+    lines += [f"{kind} config: {view.directory(path)}" for kind, path in plan.files.items()]
     if left := [setting.name for setting in plan.settings if setting.source == "codex"]:
         said = f"left to Codex: {', '.join(left)}"
         lines += textwrap.wrap(said, view.width, subsequent_indent="  ", break_on_hyphens=False)
@@ -63,7 +64,9 @@ def _plan(plan: Plan, view: View) -> str:
     return "\n".join(lines)
 
 
-def _value(value: object) -> str:
+def _value(name: str, value: object, view: View) -> str:
+    if name == "cwd" and isinstance(value, str):
+        return view.directory(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

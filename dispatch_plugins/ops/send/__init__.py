@@ -110,10 +110,10 @@ def _receipt(turn: TurnRecord, state: State) -> Receipt:
 
 SAID = {
     "submitted": "accepted by",
-    "merged": "merged into a running turn of",
+    "merged": "joined a running turn of",
     "steered": "said to the running turn of",
-    "accepted": "accepted, to be said after the present step, by",
-    "interjected": "interrupted, and accepted by",
+    "accepted": "accepted, to be read after the present step, by",
+    "interjected": "accepted by",
     "injected": "put into the context of",
 }
 
@@ -122,13 +122,17 @@ def render_send(output: SendOutput, view: View) -> str:
     """Say that the message was accepted, which is not that it is done."""
     thread, receipt = output.thread, output.receipt
     name = f"{view.paint(printable(thread.handle), 'bold')} ({thread.ref})"
-    turn = f", turn {receipt.turn_id}" if receipt.turn_id else ""
+    # Which turn runs is known already; a new one has to be named.
+    turn = f", turn {receipt.turn_id}" if receipt.state in ("submitted", "interjected") else ""
     following = (
         f"dispatch send {thread.ref} TEXT starts a turn that sees it"
         if receipt.state == "injected"
         else f"dispatch wait {thread.ref}"
     )
-    return f"{SAID[receipt.state]} {name}{turn}\n  next: {following}"
+    said = view.wrap(f"{SAID[receipt.state]} {name}{turn}", indent="  ")
+    if receipt.state == "interjected":
+        said += "\n  the turn that ran is interrupted"
+    return f"{said}\n  next: {following}"
 
 
 def render_stop(output: StopOutput, view: View) -> str:

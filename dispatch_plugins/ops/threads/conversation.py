@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MORE, MOST = 40, 500  # items: what is suggested at least, and what tail gives at once
 LINES = 40  # of one message that are shown unless all is asked for
 YOU, CODEX = ("you", "cyan"), ("codex", "green")
+COMPACTION = "contextCompaction"
 MESSAGES = frozenset({"userMessage", "agentMessage"})
 INDENT = "  "
 ENDING = re.compile(r"\[(exit -?\d+|failed|declined)\]")
@@ -34,7 +35,7 @@ def render_tail(output: TailOutput, view: View) -> str:
     """The items as a conversation, under a line for each turn."""
     thread = output.thread
     name = f"{view.paint(printable(thread.handle), 'bold')} ({thread.ref})"
-    following = output.continues or output.gap
+    following = output.continues or output.gap or output.previous is not None
     if not output.items and output.cursor is not None and output.turn is None:
         return f"{name} has no history yet\n  next: dispatch send {thread.ref} TEXT"
     lines: list[str] = []
@@ -43,7 +44,12 @@ def render_tail(output: TailOutput, view: View) -> str:
     if output.older and not following:
         lines.append(view.paint(_older(output), "dim"))
     lines += conversation(
-        output.items, view, full=output.full, ref=thread.ref, continues=output.continues
+        output.items,
+        view,
+        full=output.full,
+        ref=thread.ref,
+        continues=output.continues,
+        previous=output.previous,
     )
     if not any(item.type == TURN_FAILED for item in output.items):
         lines += _trouble(output.turn, output.items, view)
@@ -59,16 +65,28 @@ def _older(output: TailOutput) -> str:
 
 
 def conversation(
-    items: Sequence[Item], view: View, *, full: bool, ref: str, continues: bool = False
+    items: Sequence[Item],
+    view: View,
+    *,
+    full: bool,
+    ref: str,
+    continues: bool = False,
+    previous: str | None = None,
 ) -> list[str]:
-    """Return items as lines of a conversation. continues: the first item belongs to a turn that was begun above."""
+    """Return items as lines of a conversation.
+
+    continues: the first item belongs to a turn that was begun above. previous: the role of the item above, if there is one.
+    """
     lines: list[str] = []
     turn = items[0].turn_id if continues and items else None
     speaker: str | None = None
+    if previous is not None:
+        speaker = (YOU if previous == "user" else CODEX)[0]
     for item in items:
         if item.turn_id != turn:
-            turn, speaker = item.turn_id, None
-            lines += ([""] if lines else []) + [_turn_line(item, view)]
+            turn = item.turn_id
+            lines += ([""] if lines or speaker else []) + [_turn_line(item, view)]
+            speaker = None
         said_by, color = YOU if item.type == "userMessage" else CODEX
         if said_by != speaker:
             lines += ([""] if speaker else []) + [view.paint(said_by, color)]
@@ -105,11 +123,13 @@ def _deed(item: Item, view: View, *, full: bool) -> list[str]:
         head = f"thought: {first.strip('* ')}"
     elif item.role == "tool":
         head = f"⚙ {first}{_ending_mark(item.text)}"
+    elif item.type == COMPACTION:
+        head = first or COMPACTION
     else:
         head = f"{item.type}: {first}" if first else item.type
     line = view.paint(view.fit(head, indent=INDENT), "dim")
     if full and rest:
-        return [line, *view.block(rest, indent=INDENT * 2)]
+        return [line, *view.block(rest.strip("\n"), indent=INDENT * 2)]
     return [line]
 
 

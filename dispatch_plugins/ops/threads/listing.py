@@ -63,7 +63,7 @@ class ListInput(OpInput):
     )
     archived: bool = cli_field(False, description="Show archived threads as well.")
     status: list[Status] = cli_field(
-        default_factory=list, description="Only threads in this state; can be repeated."
+        default_factory=list, description="Only threads in this state."
     )
     repo: str | None = cli_field(
         None, description="Only threads in the Git repository that this directory is in.", path=True
@@ -323,7 +323,7 @@ def _managed_table(rows: Sequence[ThreadRow], view: View) -> str:
         for row in rows
     ]
     header = ["REF", "NAME", "STATE", "AGE", "MODEL", "DIRECTORY"]
-    return view.table(header, cells, flexible=5, from_left={5}, whole={0})
+    return view.table(header, cells, flexible=(1, 5), from_left={5}, whole={0})
 
 
 def _unmanaged_table(rows: Sequence[ThreadRow], view: View) -> str:

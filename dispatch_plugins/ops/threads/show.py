@@ -246,8 +246,9 @@ def _settings(output: GetOutput) -> list[tuple[str, str | None]]:
 def _turn(turn: TurnView | None, thread: ThreadView, view: View) -> str:
     if turn is None:
         return "none yet" if thread.source is Source.OWN else "none that dispatch saw"
-    parts = [view.status(turn.status.value), f"started {view.age(turn.started_at)} ago", turn.id]
-    return ", ".join(part for part in parts if part)
+    since = turn.completed_at or turn.started_at
+    state = f"{view.status(turn.status.value)} {view.age(since)} ago"
+    return f"{state}, {turn.id}" if turn.id else state
 
 
 def _error(output: GetOutput, view: View) -> str | None:

@@ -61,9 +61,7 @@ class TailInput(OpInput):
     limit: int = cli_field(
         20, description="At most this many items, the newest ones.", ge=1, le=500
     )
-    role: list[Role] = cli_field(
-        default_factory=list, description="Only items of this role; can be repeated."
-    )
+    role: list[Role] = cli_field(default_factory=list, description="Only items of this role.")
     before: str | None = cli_field(
         None, description="The items before this cursor: older of another page."
     )
@@ -108,6 +106,10 @@ class TailOutput(OpOutput):
     continues: bool = Field(
         description="Whether the first item belongs to the turn in which the cursor ended."
     )
+    previous: str | None = Field(
+        default=None,
+        description="Behind a cursor: the role of the item before the first; null on a page.",
+    )
     gap: bool = Field(
         description="Whether the place of the cursor is gone from history; then these are the last items."
     )
@@ -124,10 +126,11 @@ class _Cursor:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What is new behind marks, oldest first. gap: the marks are gone."""
+    """What is new behind marks, oldest first. gap: the marks are gone. previous: role of the item before the first."""
 
     items: Sequence[HistoryItem]
     gap: bool
+    previous: str | None = None
 
 
 async def tail(context: OpContext, request: TailInput) -> TailOutput:
@@ -150,6 +153,7 @@ async def tail(context: OpContext, request: TailInput) -> TailOutput:
         older=older,
         cursor=_to_cursor(_Cursor(_marks(items), _failed(thread))) if last else None,
         continues=False,
+        previous=None,
         gap=False,
         full=request.full,
     )
@@ -218,6 +222,7 @@ async def _follow(
         older=None,
         cursor=_to_cursor(_Cursor(marks, told)),
         continues=bool(shown) and not batch.gap and shown[0].turn_id in cursor.marks,
+        previous=batch.previous if shown else None,
         gap=batch.gap,
         full=request.full,
     )
@@ -279,7 +284,8 @@ async def _since(context: OpContext, thread: ThreadRecord, marks: Marks) -> _Bat
             fresh.append(item)
         elif item.item_id == marks[item.turn_id]:
             passed.add(item.turn_id)
-    return _Batch(fresh, gap=False)
+    at = found.index(fresh[0]) if fresh else len(found)
+    return _Batch(fresh, gap=False, previous=found[at - 1].role if at else None)
 
 
 def _take(items: Sequence[HistoryItem], request: TailInput) -> list[HistoryItem]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ WORTH_REBUILDING: Final = 100_000  # documents that nothing finds any more
 ERRORS: Final = (sqlite3.Error, UnicodeError, OverflowError)
 
 
+log = logging.getLogger(__name__)
+
+
 class IndexFile:
     """The index in one SQLite file. registry: the database that says which threads are managed.
 
@@ -56,6 +60,7 @@ class IndexFile:
         self._reader: sqlite3.Connection | None = None
         self._known: dict[str, Checkpoint] = {}
         self._version: int | None = None
+        self._file_id: tuple[int, int] | None = None
         self._closed = False
         self._damaged = False
 
@@ -70,6 +75,9 @@ class IndexFile:
         An index that is damaged, or holds mostly what nothing finds any more, is built anew: then there are none.
         """
         with self._lock, self._told():
+            if self._connection is not None and self._file_id != _file_id(self._path):
+                log.warning("%s was deleted or replaced while it was in use", self._path)
+                self._drop_connections()
             if self._damaged or self._is_mostly_dead():
                 self._rebuild()
             version = self._one("PRAGMA data_version")
@@ -96,7 +104,7 @@ class IndexFile:
             noted: dict[str, Checkpoint] = {}
             self._version, version = None, self._version
             count = Writer(self._db).apply(_noting(changes, noted))
-            self._known.update(noted)
+            self._known = {**self._known, **noted}
             self._version = version
             return count
 
@@ -122,8 +130,12 @@ class IndexFile:
 
     def sources(self, native_ids: Sequence[str]) -> Mapping[str, HistorySource]:
         """Return what is known of these threads; of one whose turns were reverted, with the path of its newest source."""
+        with self._told():
+            self._make_sure_of_file()
         with self._reader_lock, self._told():
-            db = self._reading()
+            if self._reader is None:
+                self._reader = layout.open_reader(self._path)
+            db = self._reader
             found: dict[str, HistorySource] = {}
             for native_id in dict.fromkeys(native_ids):
                 source = _thread_source(db, native_id)
@@ -133,9 +145,10 @@ class IndexFile:
 
     def search(self, query: SearchQuery) -> SearchPage:
         """Return the threads that match, without the text of the hits. Raises ValidationFailed as well."""
+        with self._told():
+            self._make_sure_of_file()
         with self._search_lock, self._told():
             if self._searcher is None:
-                _ = self._db
                 self._searcher = layout.open_reader(self._path)
             if query.managed is not None:
                 layout.attach_registry(self._searcher, self._registry)
@@ -150,14 +163,14 @@ class IndexFile:
                 )
             if self._connection is None:
                 self._connection = layout.open_index(self._path)
+                self._file_id = _file_id(self._path)
                 self._version = None
             return self._connection
 
-    def _reading(self) -> sqlite3.Connection:
-        if self._reader is None:
+    def _make_sure_of_file(self) -> None:
+        """Open the file if it is not: before the lock of a reader is taken, because a rebuild waits for those."""
+        if self._connection is None:
             _ = self._db
-            self._reader = layout.open_reader(self._path)
-        return self._reader
 
     def _is_mostly_dead(self) -> bool:
         live, dead = self._db.execute("SELECT live, dead FROM counts").fetchone()
@@ -173,6 +186,7 @@ class IndexFile:
     def _rebuild(self) -> None:
         self._drop_connections()
         self._connection = layout.rebuild(self._path)
+        self._file_id = _file_id(self._path)
         self._damaged, self._version = False, None
 
     def _one(self, sql: str) -> Any:
@@ -203,6 +217,15 @@ class IndexFile:
             hint=hint,
             details={"path": str(self._path)},
         )
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Return what tells this file from another one of the same name; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _noting(

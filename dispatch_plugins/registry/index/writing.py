@@ -147,6 +147,7 @@ class Writer:
                 break
             words.append((base + place, one_token_each(document.text)))
             places.append((base + place, document.offset))
+        # A row at a time: a statement of several rows makes FTS5 write down its hash table every time.
         self._db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", words)
         self._db.executemany("INSERT INTO docs (id, offset) VALUES (?, ?)", places)
         self._added += len(places)

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dispatch_core.errors import PROJECTIONS
+from dispatch_core.plugin.manifest import FORMAT, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SCRIPT = str(Path(sys.executable).with_name("dispatch"))
-KEY = (
-    "import os; from dispatch_core.daemon.paths import Paths; from dispatch_core.plugin.manifest import current_key;"
-    "print(current_key(Paths.from_env(os.environ), safe={safe}))"
+FILE = (
+    "import os; from dispatch_core.daemon.paths import Paths; from dispatch_core.plugin.manifest import current_key, file_of;"
+    "paths = Paths.from_env(os.environ); print(file_of(paths, current_key(paths, safe={safe})))"
 )
 LIMIT = 30
 
@@ -145,7 +146,7 @@ OPS = [
        dist="acme-dispatch"),
 ]  # fmt: skip
 MANIFEST: dict[str, Any] = {
-    "format": 1,
+    "format": FORMAT,
     "key": "test-key",
     "version": "0.1.0",
     "build": "test",
@@ -276,13 +277,12 @@ class Shell:
 
     def install(self, manifest: dict[str, Any], *, safe: bool = False) -> None:
         environ = {**self.environ, "DISPATCH_SAFE": "1"} if safe else self.environ
-        command = [sys.executable, "-P", "-c", KEY.format(safe=safe)]
-        key = subprocess.run(
+        command = [sys.executable, "-P", "-c", FILE.format(safe=safe)]
+        file = subprocess.run(
             command, env=environ, capture_output=True, check=True, text=True, timeout=LIMIT
         ).stdout
-        cache = self.home / "cache"
-        cache.mkdir(exist_ok=True)
-        (cache / f"manifest-{key.strip()}.json").write_text(json.dumps(manifest))
+        (self.home / "cache").mkdir(exist_ok=True)
+        Path(file.strip()).write_text(encode(manifest))
 
     def run(
         self, *args: str | bytes, stdin: bytes | None = None, python: tuple[str, ...] = ()

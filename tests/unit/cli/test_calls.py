@@ -52,7 +52,7 @@ def test_a_terminal_shows_the_text_of_the_daemon(shell: Shell, daemon: FakeDaemo
 
     ran = shell.on_terminal("list")
 
-    assert ran.out == "for {'width': 80, 'color': True}\n"
+    assert ran.out == "for {'width': 80, 'color': True, 'text_only': True}\n"
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,23 @@ def test_a_group_explains_its_commands(shell: Shell) -> None:
     ]
 
 
-def test_help_takes_the_words_of_a_command(shell: Shell) -> None:
-    assert shell.run("help", "goal", "set").out == shell.run("goal", "set", "--help").out
+@pytest.mark.parametrize("words", ["goal", "goal set", "new", "watch", "archive", "acme deploy"])
+def test_help_takes_the_words_of_a_command(shell: Shell, words: str) -> None:
+    assert shell.run("help", *words.split()).out == shell.run(*words.split(), "--help").out
+
+
+@pytest.mark.parametrize(
+    "words", [["new", "-h"], ["new", "--no-start", "--help"], ["--json", "new", "-h"]]
+)
+def test_help_is_the_same_in_every_spelling(shell: Shell, words: list[str]) -> None:
+    assert shell.run(*words).out == shell.run("new", "--help").out
+
+
+def test_an_op_that_has_an_option_called_help_keeps_it(shell: Shell) -> None:
+    shell.install({**MANIFEST, "ops": [make_op("pick", "thread", {"help": {"type": "string"}})]})
+
+    assert "--help TEXT" in shell.run("pick", "-h").out
+    assert shell.run("pick", "--help").error["code"] == "validation"
 
 
 def test_a_group_without_a_command_is_refused_naming_its_commands(shell: Shell) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .conftest import Shell
 
 FORBIDDEN = {
-    "anyio", "asyncio", "click", "dataclasses", "importlib.metadata", "inspect", "logging", "mcp", "pathlib", "peewee",
-    "pluggy", "pydantic", "stevedore", "subprocess", "urllib",
+    "anyio", "asyncio", "click", "collections", "dataclasses", "importlib.metadata", "inspect", "logging", "mcp", "pathlib",
+    "peewee", "pluggy", "pydantic", "stevedore", "subprocess", "urllib",
 }  # fmt: skip
 
 
@@ -177,8 +177,19 @@ def test_a_plain_call_imports_next_to_nothing(shell: Shell) -> None:
     assert FORBIDDEN.isdisjoint(_imported(ran.err) - bare)
 
 
-def test_help_imports_click_and_no_plugin_machinery(shell: Shell) -> None:
-    ran = shell.run("--help", python=("-X", "importtime"))
+@pytest.mark.parametrize("words", [("--help",), ("goal", "-h"), ("new", "--help")])
+def test_plain_help_imports_next_to_nothing(shell: Shell, words: tuple[str, ...]) -> None:
+    bare = set(_imported(shell.run("--version", python=("-X", "importtime")).err))
+
+    ran = shell.run(*words, python=("-X", "importtime"))
+
+    assert ran.out.startswith("Usage: dispatch")
+    assert "dispatch_plugins.cli.help" in _imported(ran.err)
+    assert (FORBIDDEN | {"json", "re", "typing"}).isdisjoint(_imported(ran.err) - bare)
+
+
+def test_other_help_imports_click_and_no_plugin_machinery(shell: Shell) -> None:
+    ran = shell.run("help", "new", python=("-X", "importtime"))
 
     assert "click" in _imported(ran.err)
     assert {"anyio", "asyncio", "importlib.metadata", "logging", "mcp", "peewee", "pluggy", "pydantic", "stevedore",

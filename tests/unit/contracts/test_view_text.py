@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch_core.contracts.view import (
+    PAINT,
     View,
+    broken,
     columns_of,
     glyph,
     printable,
@@ -117,3 +119,29 @@ def test_a_status_that_is_shortened_from_neither_side_is_coloured() -> None:
     table = view(color=True).table(["S"], [[glyph("not_loaded")]], flexible=0)
 
     assert "\x1b[2m· not_loaded\x1b[0m" in table
+
+
+def test_a_sentence_is_broken_between_words_and_colours_take_no_room() -> None:
+    painted = view(color=True).paint("@builder", "bold")
+
+    text = view(24).wrap(f"{painted} is thread 0BGeK1 and accepted", indent="  ")
+
+    assert PAINT.sub("", text) == "@builder is thread\n  0BGeK1 and accepted"
+
+
+def test_a_path_is_never_broken_for_it_is_there_to_be_copied() -> None:
+    path = "/home/ada/.codex/sessions/2026/05/04/rollout.jsonl"
+
+    text = view(30).fields([("codex", f"0.163.0 {path} (from wheel)"), ("log", path)])
+
+    assert text == f"codex  0.163.0\n       {path}\n       (from wheel)\nlog    {path}"
+
+
+@given(st.lists(st.text("ab漢 ", max_size=9), max_size=20), st.integers(20, 60))
+def test_breaking_loses_nothing_but_the_space_at_the_break(words: list[str], width: int) -> None:
+    line = " ".join(words)
+
+    text = broken(line, width)
+
+    assert text.split() == line.split()
+    assert all(columns_of(part) <= width for part in text.split("\n"))

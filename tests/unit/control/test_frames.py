@@ -71,6 +71,15 @@ REFUSED: dict[str, tuple[dict[str, Any], Any]] = {
     "a view without colour": ({"id": 7, "method": "echo", "view": {"width": 80}}, 7),
     "a narrow view": ({"id": 7, "method": "echo", "view": {"width": 19, "color": True}}, 7),
     "a wide view": ({"id": 7, "method": "echo", "view": {"width": 1001, "color": True}}, 7),
+    "a view with text_only alone": ({"id": 7, "method": "echo", "view": {"text_only": True}}, 7),
+    "a view with null for text_only": (
+        {"id": 7, "method": "echo", "view": {"width": 80, "color": True, "text_only": None}},
+        7,
+    ),
+    "a view with more": (
+        {"id": 7, "method": "echo", "view": {"width": 80, "color": True, "height": 24}},
+        7,
+    ),
     "a view with 1 for true": ({"id": 7, "method": "echo", "view": {"width": 80, "color": 1}}, 7),
     "a reply": ({"id": 7, "result": {}}, 7),
 }
@@ -120,10 +129,11 @@ async def test_the_largest_values_that_are_allowed_are_served(serving: Callable[
         assert "result" in replies[1]
 
 
+@pytest.mark.parametrize("more", [{}, {"text_only": True}, {"text_only": False}])
 async def test_a_view_and_a_schema_reach_the_host_and_text_comes_back(
-    serving: Callable[..., Any],
+    serving: Callable[..., Any], more: dict[str, bool]
 ) -> None:
-    view = {"width": 80, "color": False}
+    view = {"width": 80, "color": False, **more}
     async with serving() as server, server.greeted() as client:
         request = {"id": 1, "method": "echo", "params": {"a": 1}, "schema": "abc", "view": view}
         reply = await client.ask(request)

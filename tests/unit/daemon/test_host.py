@@ -17,23 +17,13 @@ from dispatch_core.errors import DaemonStale
 pytestmark = pytest.mark.anyio
 
 
-class Active:
-    """Lanes as far as a greeting needs them."""
-
-    def __init__(self, *keys):
-        self.keys = list(keys)
-
-    def active(self):
-        return self.keys
-
-
 def make_host(tmp_path, *active):
     manifest = {"key": "k1", "build": "b1", "version": "1.0"}
     plugins = SimpleNamespace(reports=[], quarantined=list)
     status = DaemonStatus(Paths(str(tmp_path)), manifest, plugins, offline=True)
     status.health = Health(state="ready")
     host = DaemonHost(status, None, [], {})
-    host.open(None, Active(*active))
+    host.open(None, lambda: active)
     return host
 
 
@@ -118,14 +108,14 @@ async def test_a_request_waits_until_the_ops_are_loaded(tmp_path):
     async def ask():
         answers.append(await host.call("list", {}, None, schema="h", view=None))
 
-    ops = SimpleNamespace(info=lambda _: SimpleNamespace(schema_hash="h"), call=call)
+    ops = SimpleNamespace(entry=lambda _: {"schema_hash": "h"}, call=call)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
             greeting, early = host.hello({}), list(answers)
-            host.open(ops, Active())
+            host.open(ops, tuple)
 
     assert (greeting["state"], greeting["active_turns"], early) == ("starting", 0, [])
     assert answers == ["list"]

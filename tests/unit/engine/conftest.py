@@ -239,10 +239,16 @@ class BreakableThreads:
     def __getattr__(self, name):
         return getattr(self._threads, name)
 
+    async def add(self, *args):
+        await anyio.lowlevel.checkpoint()
+        self._check()
+        return await self._threads.add(*args)
+
     async def set_turn(self, *args, **changes):
         await anyio.lowlevel.checkpoint()
         self._check()
-        self.writes.append(args[1].status)
+        if args[1] is not None:
+            self.writes.append(args[1].status)
         return await self._threads.set_turn(*args, **changes)
 
     async def update(self, *args, **changes):

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from dispatch_core.contracts.caller import HUMAN, Caller
 from dispatch_core.contracts.op import Example, Intent, Op, OpInput, OpOutput
-from dispatch_core.contracts.surface import OpInfo
 from dispatch_core.engine.dispatcher import Dispatcher
 from dispatch_core.errors import (
     DaemonUnreachable,
@@ -58,26 +57,26 @@ class Setup:
             "examples": (Example(input={"thread": "x"}, output={}),),
         }
         op = Op(**(fields | changes))
-        info = OpInfo(
-            name=op.name,
-            summary=op.summary,
-            noun=op.noun,
-            intent=op.intent.value,
-            idempotent=op.idempotent,
-            timeout=op.timeout,
-            schema={},
-            output_schema={},
-            schema_hash="h",
-            examples=(),
-            plugin="acme",
-            dist="acme-dispatch",
-            hidden_from=tuple(op.hidden_from),
-        )
+        entry = {
+            "name": op.name,
+            "summary": op.summary,
+            "noun": op.noun,
+            "intent": op.intent.value,
+            "idempotent": op.idempotent,
+            "timeout": op.timeout,
+            "schema": {},
+            "output_schema": {},
+            "schema_hash": "h",
+            "examples": [],
+            "plugin": "acme",
+            "dist": "acme-dispatch",
+            "hidden_from": sorted(op.hidden_from),
+        }
         owner = SimpleNamespace(name="acme", dist="acme-dispatch", first_party=first_party)
         catalog = SimpleNamespace(ops={op.name: op}, owners={op.name: owner})
         self.dispatcher = Dispatcher(
             catalog,
-            [info],
+            [entry],
             lambda caller: SimpleNamespace(caller=caller, store=world.storage, clock=world.clock),
         )
 
@@ -190,6 +189,12 @@ async def test_an_output_of_another_type_is_the_plugins_fault(world):
         await Setup(world, wrong, first_party=False).call()
 
 
+async def test_an_op_without_a_text_answers_with_its_result(world):
+    reply = await Setup(world).call(view={"width": 40, "color": False, "text_only": True})
+
+    assert (reply.result, reply.text) == ({"times": 1}, None)
+
+
 async def test_text_is_rendered_only_when_asked_for(world):
     setup = Setup(world, render=lambda output, view: f"{output.times} {view.width} {view.color}")
 
@@ -200,11 +205,21 @@ async def test_text_is_rendered_only_when_asked_for(world):
     assert shown.text == "1 40 True"
 
 
-async def test_a_result_that_cannot_be_rendered_is_still_a_result(world, caplog):
+async def test_whoever_wants_only_the_text_gets_no_result_beside_it(world):
+    setup = Setup(world, render=lambda output, view: f"{output.times} times")
+
+    reply = await setup.call(view={"width": 40, "color": False, "text_only": True})
+
+    assert (reply.result, reply.text) == ({}, "1 times")
+
+
+@pytest.mark.parametrize("text_only", [False, True])
+async def test_a_result_that_cannot_be_rendered_is_still_a_result(world, caplog, text_only):
     def broken(output, view):
         raise ZeroDivisionError
 
-    reply = await Setup(world, render=broken).call(view={"width": 40})
+    view = {"width": 40, "color": False, "text_only": text_only}
+    reply = await Setup(world, render=broken).call(view=view)
 
     assert (reply.result, reply.text) == ({"times": 1}, None)
     assert "cannot be rendered" in caplog.text

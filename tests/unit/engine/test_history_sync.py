@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,11 @@ import anyio
 import pytest
 
 from dispatch_core.contracts.history import SearchQuery, SyncState
-from dispatch_core.engine import history
 from dispatch_core.engine.clock import SystemClock
-from dispatch_core.engine.history import Histories
-from dispatch_core.engine.sync_source import WINDOW
+from dispatch_core.engine.history import sync_process
+from dispatch_core.engine.history.histories import Histories
+from dispatch_core.engine.history.sync_pass import Wish
+from dispatch_core.engine.history.sync_source import WINDOW
 from dispatch_core.errors import CapabilityUnavailable, ValidationFailed
 from dispatch_plugins.registry.index.store import SqliteIndex
 
@@ -453,20 +455,23 @@ async def test_a_named_thread_that_was_archived_or_deleted_is_noticed(
     assert (deleted.moved, deleted.gone) == (0, 1)
 
 
-async def test_a_long_pass_runs_in_a_process_of_its_own(
-    codex: Codex, histories: Histories, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "HERE", 1)
+async def test_a_long_pass_runs_in_a_process_of_its_own(codex: Codex, tmp_path: Path) -> None:
     for number in range(5):
         codex.thread(number, message("okapi"))
     codex.thread(9, message("giraffe")).chmod(0o600)
     seen: list[tuple[int, int]] = []
 
-    report = await histories.sync(progress=lambda done, total: seen.append((done, total)))
+    async with AsyncExitStack() as stack:
+        index = SqliteIndex(tmp_path / "index.db", tmp_path / "registry.db")
+        await index.open(stack)
+        histories = Histories(index, codex.home, SystemClock(), here=0)
+        with anyio.fail_after(60):
+            report = await histories.sync(progress=lambda done, total: seen.append((done, total)))
+            found_there = await found(histories, "okapi")
 
     assert (report.new, report.documents) == (6, 6)
     assert seen[-1] == (6, 6)
-    assert await found(histories, "okapi") == [4, 3, 2, 1, 0]
+    assert found_there == [4, 3, 2, 1, 0]
 
 
 async def test_progress_is_told_from_a_pass_in_this_process_as_well(
@@ -525,6 +530,27 @@ async def test_a_process_whose_pass_is_cancelled_ends_and_keeps_what_it_has_read
     states = {s.state for s in histories.sources([thread_id(n) for n in range(12)]).values()}
     assert states == {SyncState.COMPLETE}
     assert len(await found(histories, "lorem", limit=50)) == 12
+
+
+async def test_a_process_whose_caller_is_gone_ends_in_good_order(
+    codex: Codex, tmp_path: Path
+) -> None:
+    for number in range(3):
+        codex.thread(number, message("okapi"))
+    index = SqliteIndex(tmp_path / "index.db", tmp_path / "registry.db")
+    command = [sys.executable, "-P", "-m", "dispatch_core.engine.history.sync_process"]
+    complaints = tmp_path / "stderr"
+
+    with anyio.fail_after(60), complaints.open("wb") as stderr:
+        async with await anyio.open_process(command, stderr=stderr) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            await process.stdin.send(sync_process.order(index.address(), codex.home, Wish()))
+            await process.stdin.aclose()
+            await process.stdout.aclose()
+            status = await process.wait()
+
+    assert (status, complaints.read_text()) == (0, "")
 
 
 async def test_one_pass_runs_at_a_time(codex: Codex, histories: Histories) -> None:

@@ -21,6 +21,7 @@ from dispatch_core.errors import (
     LaneBusy,
     NotFound,
     OutcomeUnknown,
+    PartialSuccess,
     StorageError,
     ThreadNotFound,
     ValidationFailed,
@@ -532,7 +533,7 @@ async def test_a_daemon_that_died_in_a_revert_finds_the_newest_turn_when_it_is_b
             return {}
 
         world.codex.on["thread/revert"] = die
-        with pytest.raises(StorageError):
+        with pytest.raises(PartialSuccess, match="taken back in Codex"):
             await world.lanes.revert(thread, before_turn=turns[1].id)
         world.storage.threads.broken = False
         stale = await world.storage.threads.get(thread.key)

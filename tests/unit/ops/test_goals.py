@@ -80,6 +80,7 @@ class Lanes:
     def __init__(self, thread):
         self.thread = thread
         self.heard = False
+        self.anew = None
 
     async def writable(self, selector):
         return self.thread
@@ -87,8 +88,9 @@ class Lanes:
     async def locate(self, selector, *, fuzzy=False):
         return self.thread if selector != "unmanaged" else selector
 
-    async def history(self, thread, limit):
+    async def load(self, thread):
         self.heard = True
+        return self.anew or thread
 
 
 def world(goal=None, thread=None, caller=HUMAN):
@@ -157,10 +159,19 @@ async def test_a_thread_is_loaded_before_its_goal_becomes_active_and_not_otherwi
     await goal_set(active, GoalSetInput(thread="@builder", objective="o", token_budget=5))
     await goal_set(paused, GoalSetInput(thread="@builder", objective="o", status="paused"))
 
-    methods = [method for method, _ in active.codex.asked]
-    assert methods == ["thread/goal/get", "thread/resume", "thread/goal/set"]
-    assert active.lanes.heard
-    assert [m for m, _ in paused.codex.asked] == ["thread/goal/get", "thread/goal/set"]
+    assert (active.lanes.heard, paused.lanes.heard) == (True, False)
+    for context in (active, paused):
+        assert [m for m, _ in context.codex.asked] == ["thread/goal/get", "thread/goal/set"]
+
+
+async def test_a_thread_that_codex_never_stored_is_started_anew_and_its_goal_set_there():
+    context = world(thread=record(materialized=False))
+    context.codex.refusals["thread/goal/get"] = CodexError("thread not found: n")
+    context.lanes.anew = record(native_id="anew", materialized=False)
+
+    await goal_set(context, GoalSetInput(thread="@builder", objective="o", token_budget=5))
+
+    assert [params["threadId"] for params in sent(context)] == ["anew"]
 
 
 async def test_what_an_agent_asks_for_is_not_passed_off_as_a_persons_wish():

@@ -43,7 +43,7 @@ async def test_a_receipt_says_when_the_message_was_merged(world, context):
 
     assert second.receipt.state == "merged"
     assert second.receipt.turn_id == first.receipt.turn_id
-    assert "merged into a running turn" in send.render_send(second, VIEW)
+    assert "joined a running turn" in send.render_send(second, VIEW)
 
 
 async def test_a_stopped_turn_is_returned_after_its_end(world, context):

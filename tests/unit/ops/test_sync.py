@@ -203,7 +203,7 @@ async def test_a_sync_of_everything_names_no_thread_and_sums_up(world, context):
     text = render_sync(done, VIEW)
     assert context.history.asked == [(None, False)]
     assert (done.threads, done.sources, done.problems) == ([], 1000, ["/x: torn"])
-    assert "1000 histories, 3 with something to read, 2 new, 1 gone: 7 texts from 3.0 MiB" in text
+    assert "1000 histories, 3 changed, 2 new, 1 gone: 7 texts from 3.0 MiB" in text
     assert "not read: /x: torn" in text
 
 

@@ -273,11 +273,11 @@ CASES = {
 
 EXPECTED = {
     "list 80": """\
-REF     NAME                     STATE               AGE  MODEL        DIRECTORY
-0BGeK1  @builder                 ○ idle              3m   gpt-6.1-sol  …dispatch
-0ABFs1  @漢字レビュー担当        ● busy              5h   -            …/project
-0DzNr1  @a name that is rather…  ? waiting_approval  12d  gpt-6.1-sol  ~
-0ACpq1  @evil [2J 🚀             ✗ error             0s   m            /tmp/مر
+REF     NAME              STATE               AGE  MODEL        DIRECTORY
+0BGeK1  @builder          ○ idle              3m   gpt-6.1-sol  ~/src/dispatch
+0ABFs1  @漢字レビュー担…  ● busy              5h   -            …/of/the/project
+0DzNr1  @a name that is…  ? waiting_approval  12d  gpt-6.1-sol  ~
+0ACpq1  @evil [2J 🚀      ✗ error             0s   m            /tmp/مر
 more: add --after WzEyM10""",
     "list 120": """\
 REF     NAME                         STATE               AGE  MODEL        DIRECTORY
@@ -287,11 +287,11 @@ REF     NAME                         STATE               AGE  MODEL        DIREC
 0ACpq1  @evil [2J 🚀                 ✗ error             0s   m            /tmp/مر
 more: add --after WzEyM10""",
     "list 80 in colour": """\
-\x1b[2mREF     NAME                     STATE               AGE  MODEL        DIRECTORY\x1b[0m
-0BGeK1  @builder                 \x1b[32m○ idle            \x1b[0m  3m   gpt-6.1-sol  …dispatch
-0ABFs1  @漢字レビュー担当        \x1b[36m● busy            \x1b[0m  5h   -            …/project
-0DzNr1  @a name that is rather…  \x1b[33m? waiting_approval\x1b[0m  12d  gpt-6.1-sol  ~
-0ACpq1  @evil [2J 🚀             \x1b[31m✗ error           \x1b[0m  0s   m            /tmp/مر
+\x1b[2mREF     NAME              STATE               AGE  MODEL        DIRECTORY\x1b[0m
+0BGeK1  @builder          \x1b[32m○ idle            \x1b[0m  3m   gpt-6.1-sol  ~/src/dispatch
+0ABFs1  @漢字レビュー担…  \x1b[36m● busy            \x1b[0m  5h   -            …/of/the/project
+0DzNr1  @a name that is…  \x1b[33m? waiting_approval\x1b[0m  12d  gpt-6.1-sol  ~
+0ACpq1  @evil [2J 🚀      \x1b[31m✗ error           \x1b[0m  0s   m            /tmp/مر
 more: add --after WzEyM10""",
     "unmanaged 80": """\
 ID                                    NAME                    AGE  DIRECTORY
@@ -315,7 +315,7 @@ model         gpt-6-luna, openai, high (asked for: gpt-6.1-sol)
 sandbox       workspace-write
 approvals     never
 instructions  8 characters
-latest turn   ✗ failed, started 1m ago, t2
+latest turn   ✗ failed 0s ago, t2
 created       2d ago
 changed       0s ago
 index         partial, 30m ago
@@ -333,7 +333,7 @@ model         gpt-6-luna, openai, high (asked for: gpt-6.1-sol)
 sandbox       workspace-write
 approvals     never
 instructions  8 characters
-latest turn   ✗ failed, started 1m ago, t2
+latest turn   ✗ failed 0s ago, t2
 created       2d ago
 changed       0s ago
 index         partial, 30m ago
@@ -367,7 +367,7 @@ codex
   edited ~/src/app/Makefile
   added ~/cache.mk
   ⚙ github.create_issue  ✗ failed
-  contextCompaction: the conversation so far was summarised
+  the conversation so far was summarised
   The slowest step is linking.
 
   - 40 s
@@ -393,7 +393,7 @@ codex
   edited ~/src/app/Makefile
   added ~/cache.mk
   ⚙ github.create_issue  ✗ failed
-  contextCompaction: the conversation so far was summarised
+  the conversation so far was summarised
   The slowest step is linking.
 
   - 40 s
@@ -413,7 +413,6 @@ you
 
 codex
   thought: Looking at the build
-
     It is slow.
   $ make -j8 ⏎ echo done  ✓
     ok
@@ -424,7 +423,7 @@ codex
   added ~/cache.mk
   ⚙ github.create_issue  ✗ failed
     [failed] no token
-  contextCompaction: the conversation so far was summarised
+  the conversation so far was summarised
   The slowest step is linking.
 
   - 40 s
@@ -498,6 +497,23 @@ def test_a_batch_of_a_stream_goes_on_where_the_last_one_ended() -> None:
     text = render_tail(told(items=ITEMS[7:8], older=None, continues=True, turn=None), view(80))
 
     assert text.startswith("codex\n  The slowest step")
+
+
+@pytest.mark.parametrize(
+    ("previous", "continues", "beginning"),
+    [
+        ("tool", True, "  The slowest step"),
+        ("user", True, "\ncodex\n  The slowest step"),
+        ("agent", False, "\n── ✓ completed"),
+        (None, False, "── ✓ completed"),
+    ],
+)
+def test_who_speaks_is_said_when_it_changes(
+    previous: str | None, continues: bool, beginning: str
+) -> None:
+    batch = told(items=ITEMS[7:8], older=None, continues=continues, previous=previous, turn=None)
+
+    assert render_tail(batch, view(80)).startswith(beginning)
 
 
 def test_why_a_turn_failed_is_said_once() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from anyio import fail_after
 from hypothesis import given
@@ -572,6 +573,20 @@ async def test_damage_that_is_found_by_a_search_is_repaired_by_the_next_pass(
         again.apply([change(1, "word")])
 
         assert await found(again, "word") == ["1"]
+
+
+async def test_a_file_that_is_deleted_while_it_is_in_use_is_built_anew(
+    index: SqliteIndex, index_path: Path
+) -> None:
+    index.apply([change(1, "word")])
+    assert await found(index, "word") == ["1"]
+    await anyio.Path(index_path).unlink()
+
+    known = index.checkpoints()
+    index.apply([change(2, "word")])
+
+    assert known == {}
+    assert await found(index, "word") == ["2"]
 
 
 async def test_an_index_that_is_closed_says_so(data_dir: Path) -> None:

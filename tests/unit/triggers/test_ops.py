@@ -253,8 +253,8 @@ async def test_people_see_tables_that_no_text_can_break(world):
     hourly = listed.triggers[1].id
     assert [" ".join(line.split()) for line in table.splitlines()] == [
         "NAME ID WHEN ACTION STATE NEXT LAST",
-        f"review {one.id} turn_completed of 0AbCd1 send → @reviewer on - ✓ done",
-        f"hourly {hourly} every 3600 s send → @builder on in 59m -",
+        f"review {one.id} turn_completed of 0AbCd1 send → @reviewer ✓ on - ✓ done",
+        f"hourly {hourly} every 3600 s send → @builder ✓ on in 59m -",
     ]
     assert "text    go [2J now" in single
     assert "last    ✓ done 1m ago" in single

@@ -65,7 +65,7 @@ class MemoryThreads:
     async def update(self, key: str, **changes: Any) -> ThreadRecord:
         return self._put(self._changed(key, changes))
 
-    async def set_turn(self, key: str, turn: TurnRecord, **changes: Any) -> ThreadRecord:
+    async def set_turn(self, key: str, turn: TurnRecord | None, **changes: Any) -> ThreadRecord:
         return self._put(replace(self._changed(key, changes), turn=turn))
 
     def _changed(self, key: str, changes: dict[str, Any]) -> ThreadRecord:

@@ -15,8 +15,8 @@ from anyio import CapacityLimiter, from_thread, get_cancelled_exc_class, to_thre
 from dispatch_core.appserver import rollout
 from dispatch_core.appserver.lines import LineSplitter
 from dispatch_core.contracts.search_text import search_terms, snippet
-from dispatch_core.engine import sync_process
-from dispatch_core.engine.sync_pass import SyncPass, Wish
+from dispatch_core.engine.history import sync_process
+from dispatch_core.engine.history.sync_pass import SyncPass, Wish
 from dispatch_core.errors import CapabilityUnavailable, DispatchError, StorageError
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ if TYPE_CHECKING:
         SyncReport,
     )
     from dispatch_core.contracts.search_text import SearchTerm
-    from dispatch_core.engine.sync_pass import Plan
+    from dispatch_core.engine.history.sync_pass import Plan
 
-HERE: Final = (
-    1024 * 1024
-)  # bytes that are read in this process; a pass over more gets one of its own
+HERE: Final = 1024 * 1024  # bytes read in this process; a pass over more gets one of its own
 FRESH: Final = 1.0  # seconds for which a search does not look for news again
 PATIENCE: Final = 1.5  # seconds that a search spends on news
 ENDING: Final = 20.0  # seconds for a process to write down what it has, before it is killed
@@ -51,11 +49,21 @@ log = logging.getLogger(__name__)
 class Histories:
     """The sources below Codex's home and the index over them. index: None when the backend has none.
 
+    here: bytes up to which a pass runs in this process.
+
     A search looks for news first, and a ``sync`` is a pass on request; nothing else reads the sources.
     """
 
-    def __init__(self, index: HistoryIndex | None, codex_home: Path, clock: Clock) -> None:
+    def __init__(
+        self,
+        index: HistoryIndex | None,
+        codex_home: Path,
+        clock: Clock,
+        *,
+        here: int = HERE,
+    ) -> None:
         self._index = index
+        self._here = here
         self._codex_home = codex_home
         self._pass = SyncPass(index, codex_home, clock) if index is not None else None
         self._limiter = CapacityLimiter(2)  # a pass and a search
@@ -121,7 +129,7 @@ class Histories:
             raise _no_index()
         plan = self._pass.plan(wish)
         watch.planned(plan)
-        if plan.size > HERE and self._address() is not None:
+        if plan.size > self._here and self._address() is not None:
             return None
         return self._pass.run(plan, progress=watch.from_thread, stopped=stopped)
 
@@ -133,7 +141,7 @@ class Histories:
         address = self._address()
         if address is None:
             raise _no_index()
-        command = [sys.executable, "-P", "-m", "dispatch_core.engine.sync_process"]
+        command = [sys.executable, "-P", "-m", "dispatch_core.engine.history.sync_process"]
         async with await anyio.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None
         ) as process:

@@ -1,4 +1,4 @@
-"""A pass in a process of its own, so that a long one does not slow the daemon: ``python -m dispatch_core.engine.sync_process``.
+"""A pass in a process of its own, so that a long one does not slow the daemon: ``python -m`` this module.
 
 It reads what to do from a line on stdin, writes its progress and its report as lines on stdout, and ends early, with what it has,
 when stdin is closed; so it never outlives the daemon.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dispatch_core.contracts.history import SyncReport
 from dispatch_core.engine.clock import SystemClock
-from dispatch_core.engine.sync_pass import SyncPass, Wish
+from dispatch_core.engine.history.sync_pass import SyncPass, Wish
 from dispatch_core.errors import DispatchError, RemoteError
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def main() -> int:
     stop = threading.Event()
     threading.Thread(target=_until_closed, args=(stop,), daemon=True).start()
     try:
-        report = _run(message, stop)
+        answer: dict[str, Any] = {"report": asdict(_run(message, stop))}
     except DispatchError as error:
-        _say({"error": error.to_dict()})
-    else:
-        _say({"report": asdict(report)})
+        answer = {"error": error.to_dict()}
+    try:
+        _say(answer)
+    except OSError:  # nobody listens any more; what was read is in the index
+        os._exit(0)  # and what could not be said must not be tried again at exit
     return 0
 
 

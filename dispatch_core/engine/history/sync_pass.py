@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from dispatch_core.appserver import rollout_tree
 from dispatch_core.contracts.history import SyncReport
-from dispatch_core.engine.sync_source import WINDOW, Job, read_source
+from dispatch_core.engine.history.sync_source import WINDOW, Job, read_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +35,13 @@ class Wish:
 
 @dataclass(slots=True)
 class Plan:
-    """What a look at the files found to be done. sources: how many there are. moved: from where to where."""
+    """What a look at the files found to be done. sources: how many there are. moved: from where to where.
+
+    began: when the look began, on the monotonic clock.
+    """
 
     sources: int
+    began: float
     jobs: list[Job] = field(default_factory=list)
     moved: list[tuple[str, str]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
@@ -60,6 +64,14 @@ class Counts:
     bytes_read: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def count(self, job: Job) -> None:
+        """Count a source that has been read to its end."""
+        self.done += 1
+        if job.before is None:
+            self.new += 1
+        else:
+            self.changed += 1
+
 
 class SyncPass:
     """Passes over one Codex home with one index; the titles of threads are kept in between."""
@@ -72,12 +84,13 @@ class SyncPass:
 
     def plan(self, wish: Wish) -> Plan:
         """Find out what is to be done, from names and stats alone."""
+        began = time.monotonic()
         known = self._index.checkpoints()
         if wish.native_ids is None:
             tree = rollout_tree.walk(self._codex_home, known)
         else:
             tree = rollout_tree.look_for(self._codex_home, known, wish.native_ids)
-        plan = Plan(tree.seen)
+        plan = Plan(tree.seen, began)
         missing = _missing(known, tree, wish, plan)
         _pair(known, tree, missing, plan, full=wish.full)
         if wish.full:
@@ -96,7 +109,6 @@ class SyncPass:
 
         Raises StorageError; what was committed before stays.
         """
-        began = time.monotonic()
         counts = Counts()
         for before, after in plan.moved:
             self._index.moved(before, after, archived=rollout_tree.is_archived(after))
@@ -118,7 +130,7 @@ class SyncPass:
             gone=len(plan.gone),
             documents=counts.documents,
             bytes_read=counts.bytes_read,
-            seconds=time.monotonic() - began,
+            seconds=time.monotonic() - plan.began,
             problems=(*plan.problems, *counts.problems),
         )
 
@@ -130,24 +142,16 @@ class SyncPass:
         stopped: Callable[[], bool],
     ) -> Iterator[SourceChange]:
         for job in _in_order(plan.jobs):
-            for change, length in self._read(job, counts):
+            known = self._index.source(job.path) if job.before is not None else None
+            for change, length in read_source(job, known, self._clock.now()):
                 counts.bytes_read += length
+                if change.source.error is not None:
+                    counts.problems.append(f"{job.path}: {change.source.error}")
                 yield change
                 if stopped():
                     return
-            counts.done += 1
-            if job.before is None:
-                counts.new += 1
-            else:
-                counts.changed += 1
+            counts.count(job)
             progress(counts.done, len(plan.jobs))
-
-    def _read(self, job: Job, counts: Counts) -> Iterator[tuple[SourceChange, int]]:
-        known = self._index.source(job.path) if job.before is not None else None
-        for change, length in read_source(job, known, self._clock.now()):
-            if change.source.error is not None:
-                counts.problems.append(f"{job.path}: {change.source.error}")
-            yield change, length
 
 
 def _in_order(jobs: list[Job]) -> Iterator[Job]:

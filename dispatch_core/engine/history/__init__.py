@@ -1,0 +1,1 @@
+"""The histories on disk: read into the index, a pass at a time, and searched."""
