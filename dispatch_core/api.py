@@ -67,9 +67,16 @@ if TYPE_CHECKING:
         TurnStatus,
     )
     from dispatch_core.contracts.search_text import (
+        MATCH_END,
+        MATCH_START,
+        QUERY_LIMIT,
         SearchTerm,
+        all_match,
+        fold,
+        matches,
         one_token_each,
         search_terms,
+        snippet,
     )
     from dispatch_core.contracts.settings import PluginSettings
     from dispatch_core.contracts.storage import (

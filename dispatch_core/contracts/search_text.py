@@ -80,10 +80,21 @@ def fold(text: str) -> str:
     return "".join(map(_fold, text))
 
 
+def matches(text: str, terms: tuple[SearchTerm, ...]) -> list[tuple[int, int]]:
+    """Return where in text any of the terms is, in order: [start, end) in characters, none of them within another."""
+    return [match.span() for match in _pattern(terms).finditer(fold(text))]
+
+
+def all_match(text: str, terms: tuple[SearchTerm, ...]) -> bool:
+    """Say whether every one of the terms is in text."""
+    folded = fold(text)
+    return all(_pattern((term,)).search(folded) for term in terms)
+
+
 def snippet(text: str, terms: tuple[SearchTerm, ...]) -> str:
     """Return the text around the first match, on one line, with all matches in it marked; its beginning when there is none."""
     line = _BLANK.sub(" ", text).strip()
-    spans = _matches(fold(line), terms)
+    spans = matches(line, terms)
     start = 0
     if spans and spans[0][0] > LEAD:
         start = spans[0][0] - LEAD
@@ -103,12 +114,7 @@ def snippet(text: str, terms: tuple[SearchTerm, ...]) -> str:
     return f"{'…' if start else ''}{''.join(shown)}{'…' if end < len(line) else ''}"
 
 
-def _matches(folded: str, terms: tuple[SearchTerm, ...]) -> list[tuple[int, int]]:
-    pattern = _pattern(terms)
-    return [match.span() for match in pattern.finditer(folded)]
-
-
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # a query of the most terms, each by itself, and some more
 def _pattern(terms: tuple[SearchTerm, ...]) -> re.Pattern[str]:
     longest_first = sorted(terms, key=lambda term: -sum(map(len, term.words)))
     return re.compile("|".join(map(_term_pattern, longest_first)))

@@ -13,7 +13,7 @@ import anyio
 from dispatch_core import appserver
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import Source, ThreadRecord, ThreadSettings, TurnRecord
-from dispatch_core.engine.lifecycle import check_directory, checked_name, refuse_ephemeral
+from dispatch_core.engine.refusals import check_directory, checked_name, refuse_ephemeral
 from dispatch_core.engine.registrar import News
 from dispatch_core.engine.submission import vanished
 from dispatch_core.errors import (

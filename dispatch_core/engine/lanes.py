@@ -22,8 +22,9 @@ from dispatch_core.contracts.records import (
 )
 from dispatch_core.engine import selectors
 from dispatch_core.engine.branches import Branches, nothing_done
-from dispatch_core.engine.lifecycle import Lifecycle, archived, check_directory, refuse_ephemeral
+from dispatch_core.engine.lifecycle import Lifecycle
 from dispatch_core.engine.recovery import Recovery
+from dispatch_core.engine.refusals import archived, check_directory, refuse_ephemeral
 from dispatch_core.engine.registrar import Registrar
 from dispatch_core.engine.roster import Roster
 from dispatch_core.engine.steering import PATIENCE, Patience, Steering

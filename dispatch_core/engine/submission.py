@@ -19,7 +19,7 @@ from dispatch_core.contracts.records import (
     TurnStatus,
 )
 from dispatch_core.engine.ids import uuid7
-from dispatch_core.engine.lifecycle import archived
+from dispatch_core.engine.refusals import archived
 from dispatch_core.engine.registrar import News
 from dispatch_core.errors import (
     ActiveWriter,

@@ -141,8 +141,10 @@ def _existing(command: str, field: Field, value: str, env: Mapping[str, str]) ->
     home = env.get("HOME")
     if home and (value == "~" or value.startswith("~/")):  # --cwd=~/x reaches us as it is
         value = home + value[1:]
-    path = value if os.path.isabs(value) else os.path.join(
-        working_directory("its whole path", field=field.name), value
+    path = (
+        value
+        if os.path.isabs(value)
+        else os.path.join(working_directory("its whole path", field=field.name), value)
     )
     path = os.path.normpath(path)
     if os.path.isdir(path) if field.path else os.path.isfile(path):

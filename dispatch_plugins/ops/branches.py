@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,6 +27,7 @@ from dispatch_core.api import (
     thread_view,
     turn_view,
 )
+from dispatch_plugins.ops.shared.access import NAME_LIMIT, ApprovalPolicy, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,24 +35,7 @@ if TYPE_CHECKING:
 
     from dispatch_core.api import ThreadRecord
 
-NAME_LIMIT = 100
 MOST_TURNS = 100  # as many as Codex gives at once
-
-
-class Sandbox(StrEnum):
-    """What commands of the thread may touch."""
-
-    READ_ONLY = "read-only"
-    WORKSPACE_WRITE = "workspace-write"
-    DANGER_FULL_ACCESS = "danger-full-access"
-
-
-class ApprovalPolicy(StrEnum):
-    """When Codex asks before it runs a command."""
-
-    UNTRUSTED = "untrusted"
-    ON_REQUEST = "on-request"
-    NEVER = "never"
 
 
 class ForkInput(OpInput):

@@ -26,11 +26,11 @@ from dispatch_core.api import (
     thread_view,
 )
 from dispatch_plugins.ops.shared import unmanaged
+from dispatch_plugins.ops.shared.access import NAME_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-NAME_LIMIT = 100
 ANY_THREAD = "Ref, id, handle (@name) or title of a managed thread, or the full id of another one"
 HERE_ONLY = "Codex has no history of it: it is archived here only"
 EPHEMERAL = "it is ephemeral: it is only taken off the list"

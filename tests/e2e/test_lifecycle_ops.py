@@ -325,6 +325,6 @@ def test_for_people_every_outcome_is_a_line(shared: Dispatch) -> None:
 
     assert renamed == f"{thread['ref']} is called @seen now\n"
     assert archived == (
-        f"▫ archived  @seen ({thread['ref']})\n  undo: dispatch restore {thread['ref']}\n"
+        f"▫ archived  @seen ({thread['ref']})\n  next: dispatch restore {thread['ref']} brings it back\n"
     )
     assert restored == f"○ idle  @seen ({thread['ref']})\n"

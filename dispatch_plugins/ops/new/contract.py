@@ -8,24 +8,11 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from dispatch_core.api import OpInput, OpOutput, ThreadView, TurnView, cli_field
-
-NAME_LIMIT = 100
-
-
-class Sandbox(StrEnum):
-    """What commands of the thread may touch."""
-
-    READ_ONLY = "read-only"
-    WORKSPACE_WRITE = "workspace-write"
-    DANGER_FULL_ACCESS = "danger-full-access"
-
-
-class ApprovalPolicy(StrEnum):
-    """When Codex asks before it runs a command."""
-
-    UNTRUSTED = "untrusted"
-    ON_REQUEST = "on-request"
-    NEVER = "never"
+from dispatch_plugins.ops.shared.access import (
+    NAME_LIMIT,
+    ApprovalPolicy,
+    Sandbox,
+)
 
 
 class Reviewer(StrEnum):

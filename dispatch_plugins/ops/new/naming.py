@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dispatch_core.api import ValidationFailed, printable
-from dispatch_plugins.ops.new.contract import NAME_LIMIT
+from dispatch_plugins.ops.shared.access import NAME_LIMIT
 from dispatch_plugins.ops.shared.places import nearest_repository
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def expand(prefix: str, cwd: Path, presets: Sequence[str]) -> str:
                     details={"field": "prefix"},
                 )
             return presets[-1]
-        return ((nearest_repository(cwd) or cwd) if variable == "DISPATCH.CWD.REPO" else cwd).name or "/"
+        return (
+            (nearest_repository(cwd) or cwd) if variable == "DISPATCH.CWD.REPO" else cwd
+        ).name or "/"
 
     return VARIABLE.sub(value, prefix)
