@@ -67,16 +67,15 @@ if TYPE_CHECKING:
         TurnStatus,
     )
     from dispatch_core.contracts.search_text import (
-        MATCH_END,
-        MATCH_START,
         QUERY_LIMIT,
         SearchTerm,
-        all_match,
         fold,
-        matches,
+        has_all_terms,
         one_token_each,
         search_terms,
         snippet,
+        term_spans,
+        unmarked,
     )
     from dispatch_core.contracts.settings import PluginSettings
     from dispatch_core.contracts.storage import (
@@ -115,6 +114,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "QUERY_LIMIT",
     "ActionLog",
     "ActionRecord",
     "ActiveWriter",
@@ -200,15 +200,20 @@ __all__ = [
     "ValidationFailed",
     "View",
     "cli_field",
+    "fold",
     "glyph",
+    "has_all_terms",
     "hookimpl",
     "one_token_each",
     "printable",
     "safe_block",
     "search_terms",
+    "snippet",
+    "term_spans",
     "thread_field",
     "thread_view",
     "turn_view",
+    "unmarked",
 ]
 
 # Where the names are, what is cheap to import first.

@@ -7,6 +7,7 @@ in it must not get another sandbox, other prompts or other files sent to the mod
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,7 +60,7 @@ class Key:
         """Return the class of a value in the configuration of the project at root; paths are absolute already."""
         if value in self.safe_values:
             return SAFE
-        if self.outside is not None and not Path(value).resolve().is_relative_to(root.resolve()):
+        if self.outside is not None and not _really(value).is_relative_to(_really(root)):
             return self.outside
         return self.project
 
@@ -241,6 +242,11 @@ KEYS: Mapping[str, Key] = {
         ),
     )
 }
+
+
+def _really(path: str | Path) -> Path:
+    """Return a path with its links followed; one in a circle of links leads nowhere and is no error."""
+    return Path(os.path.realpath(path))
 
 
 def _is_json(value: Any) -> bool:

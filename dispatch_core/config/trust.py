@@ -77,11 +77,12 @@ def bundle_of(file: ConfigFile) -> Bundle:
 
 
 def is_foreign(path: Path) -> bool:
-    """Return whether a file belongs to somebody who is neither this user nor root."""
+    """Return whether a file, the link to it or the folder it is in belongs to somebody who is neither this user nor root."""
     try:
-        return path.stat().st_uid not in (os.geteuid(), 0)
+        owners = {path.stat().st_uid, path.lstat().st_uid, path.parent.stat().st_uid}
     except OSError:
         return False
+    return not owners <= {os.geteuid(), 0}
 
 
 class TrustStore:

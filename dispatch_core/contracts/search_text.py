@@ -80,12 +80,12 @@ def fold(text: str) -> str:
     return "".join(map(_fold, text))
 
 
-def matches(text: str, terms: tuple[SearchTerm, ...]) -> list[tuple[int, int]]:
+def term_spans(text: str, terms: tuple[SearchTerm, ...]) -> list[tuple[int, int]]:
     """Return where in text any of the terms is, in order: [start, end) in characters, none of them within another."""
     return [match.span() for match in _pattern(terms).finditer(fold(text))]
 
 
-def all_match(text: str, terms: tuple[SearchTerm, ...]) -> bool:
+def has_all_terms(text: str, terms: tuple[SearchTerm, ...]) -> bool:
     """Say whether every one of the terms is in text."""
     folded = fold(text)
     return all(_pattern((term,)).search(folded) for term in terms)
@@ -94,7 +94,7 @@ def all_match(text: str, terms: tuple[SearchTerm, ...]) -> bool:
 def snippet(text: str, terms: tuple[SearchTerm, ...]) -> str:
     """Return the text around the first match, on one line, with all matches in it marked; its beginning when there is none."""
     line = _BLANK.sub(" ", text).strip()
-    spans = matches(line, terms)
+    spans = term_spans(line, terms)
     start = 0
     if spans and spans[0][0] > LEAD:
         start = spans[0][0] - LEAD
@@ -112,6 +112,17 @@ def snippet(text: str, terms: tuple[SearchTerm, ...]) -> str:
         at = last
     shown.append(line[at:end])
     return f"{'…' if start else ''}{''.join(shown)}{'…' if end < len(line) else ''}"
+
+
+def unmarked(marked: str) -> tuple[str, list[tuple[int, int]]]:
+    """Return a snippet without its marks, and where they were: [start, end) in characters."""
+    text, spans = "", []
+    for index, part in enumerate(marked.split(MATCH_START)):
+        inside, end, rest = part.partition(MATCH_END)
+        if index and end:
+            spans.append((len(text), len(text) + len(inside)))
+        text += inside + rest
+    return text, spans
 
 
 @lru_cache(maxsize=64)  # a query of the most terms, each by itself, and some more

@@ -66,22 +66,24 @@ def suggestions(invocation: Invocation, kind: str, incomplete: str) -> list[tupl
 
 def _presets(invocation: Invocation) -> list[tuple[str, str]]:
     """Return the presets of the user's file and of the nearest project's, which no daemon is needed for."""
-    import tomllib
     from pathlib import Path
 
-    own = Path(Paths.from_env(invocation.env).config)
+    from dispatch_core.config.files import Places
+    from dispatch_core.config.trust import is_foreign
+    from dispatch_core.settings import parse, read_bytes
+
+    places = Places.from_env(invocation.env)
     try:
-        here = Path.cwd()
-        folders = [here, *here.parents]
+        project = places.project(Path.cwd())
     except OSError:  # it was removed
-        folders = []
-    projects = (folder / ".dispatch" / "config.toml" for folder in folders)
-    project = next((path for path in projects if path.is_file() and path != own), None)
+        project = None
     found: dict[str, str] = {}
-    for path in filter(None, (own, project)):
+    for path in (places.user, project):
+        if path is None or is_foreign(path):
+            continue
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8")).get("presets")
-        except (OSError, ValueError):
+            tables = parse(path, read_bytes(path) or b"").get("presets")
+        except DispatchError:
             continue  # what is wrong with a file, the command itself says
         if isinstance(tables, dict):
             found |= {name: str(path) for name in tables if name.isprintable()}

@@ -109,7 +109,7 @@ def _matching(texts: list[_Text], terms: Terms) -> list[Row[_Text]]:
     return [
         Row(f"{text.turn_id}/{text.item_id}", None, text)
         for text in texts
-        if terms.in_time(text.at) and terms.matcher.spans(text.text)
+        if terms.in_time(text.at) and terms.matcher.fits(text.text)
     ]
 
 
@@ -185,7 +185,7 @@ def _unmanaged(thread: StoredThread) -> Hit:
 
 
 def _hit(about: Hit, item: _Text, terms: Terms) -> Hit:
-    snippet, matches = terms.matcher.around(item.text) or ("", [])
+    snippet, matches = terms.matcher.around(item.text)
     return about.model_copy(
         update={
             "snippet": snippet,

@@ -7,9 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from dispatch_core.api import OpInput, OpOutput, cli_field, thread_field
+from dispatch_core.api import QUERY_LIMIT, OpInput, OpOutput, cli_field, thread_field
 
-QUERY_LIMIT = 1000
 FoundIn = Literal["index", "codex"]
 
 

@@ -15,6 +15,7 @@ from dispatch_core.api import (
     OutcomeUnknown,
     SearchQuery,
     ThreadStatus,
+    unmarked,
 )
 from dispatch_plugins.ops.search.models import FoundIn, Hit, SearchOutput
 from dispatch_plugins.ops.shared.paging import Feed, Row, from_cursor, to_cursor
@@ -33,7 +34,6 @@ INDEX, PRESENT, ARCHIVED = "index", "codex", "codex-archived"
 FEEDS = (INDEX, PRESENT, ARCHIVED)
 CODEX_PAGE = 50
 PATIENCE = 10  # pages of one source in one call; what is behind them is on the next page
-MARK_START, MARK_END = "\x02", "\x03"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ async def _index_hit(search: _Search, hit: SearchHit) -> Hit:
     facts = hit.facts
     record = await _record(search.context, facts.native_id)
     found_in: list[FoundIn] = ["index", "codex"] if facts.native_id in search.both else ["index"]
-    snippet, matches = _unmarked(hit.snippet)
+    snippet, matches = unmarked(hit.snippet)
     return Hit(
         ref=record.ref if record else None,
         id=facts.native_id,
@@ -306,17 +306,6 @@ async def _codex_hit(search: _Search, found: _Stored) -> Hit:
 async def _record(context: OpContext, native_id: str) -> ThreadRecord | None:
     found = await context.store.threads.find("native_id", native_id)
     return found[0] if found else None
-
-
-def _unmarked(snippet: str) -> tuple[str, list[tuple[int, int]]]:
-    """Return a snippet without its marks, and where they were."""
-    text, matches = "", []
-    for index, part in enumerate(snippet.split(MARK_START)):
-        inside, end, rest = part.partition(MARK_END)
-        if index and end:
-            matches.append((len(text), len(text) + len(inside)))
-        text += inside + rest
-    return text, matches
 
 
 def _notes(search: _Search, *, paused: bool) -> list[str]:

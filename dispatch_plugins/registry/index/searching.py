@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 COMMON: Final = 5000  # documents with a word from which it is a common one
 RANKED: Final = 2000  # matches among which the most relevant are looked for, the newest ones
 LIMIT: Final = 1000  # hits on a page
+INTEGERS: Final = 1 << 63  # of SQLite: from minus this to below it
 
 _SHOWN: Final = "t.facts, t.title, s.path, d.offset"
 # CROSS JOIN: what stands before it is not made a table first.
@@ -221,6 +222,7 @@ class _Cursor:
         except (binascii.Error, ValueError, TypeError) as error:
             raise _no_cursor("it is not one") from error
         numbers = isinstance(first, int) and isinstance(second, (int, float))
+        numbers = numbers and all(-INTEGERS <= number < INTEGERS for number in (first, second))
         if not numbers or digest != self.digest:
             raise _no_cursor("it belongs to another search")
         return [first, second]

@@ -393,7 +393,9 @@ async def test_a_day_is_all_of_the_local_day(text):
     [
         ("needle", "A Needle, needles", [(2, 8)]),
         ("needle*", "needles", [(0, 7)]),
-        ('"a needle"', "needle a; a  needle", [(10, 19)]),
+        ('"a needle"', "needle a; a needle", [(10, 18)]),
+        ('"foo bar"', "foobar", []),
+        ("foo", "漢foo字", [(1, 4)]),
         ("b a", "a b", [(0, 1), (2, 3)]),
         ("a c", "a b", []),
         ("cafe", "CAFÉ", [(0, 4)]),
@@ -402,7 +404,10 @@ async def test_a_day_is_all_of_the_local_day(text):
     ],
 )
 async def test_words_are_found_as_the_index_finds_them(query, text, spans):
-    assert Matcher(query).spans(text) == spans
+    matcher = Matcher(query)
+
+    assert matcher.fits(text) is bool(spans)
+    assert not spans or matcher.around(text) == (text, spans)
 
 
 async def test_the_text_around_a_match_is_one_line_with_the_match_in_it():

@@ -138,6 +138,16 @@ def test_a_link_out_of_the_project_is_outside(setup):
     assert str(setup.repo / "prompt.md") not in bundle_of(read_project(setup.config)).parts
 
 
+def test_a_circle_of_links_is_nothing_that_can_be_trusted(setup):
+    (setup.repo / "prompt.md").symlink_to("prompt.md")
+    setup.project('[defaults]\ndeveloper_file = "prompt.md"\nmodel = "m"\n')
+
+    found = setup.resolve()
+
+    assert set(found.used()) == {"model"}
+    assert bundle_of(read_project(setup.config)).parts[str(setup.repo / "prompt.md")] is None
+
+
 def test_a_project_cannot_replace_the_permissions_of_the_user(setup):
     setup.user('[defaults]\npermissions = ":read-only"\n')
     setup.project('[defaults]\nsandbox = "read-only"\napproval_policy = "untrusted"\n')
@@ -206,6 +216,20 @@ def test_trust_is_bound_to_the_place(setup):
     setup.repo.rename(other)
 
     assert setup.read(other).trust is Trust.UNTRUSTED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_a_file_of_ours_that_another_user_put_there_is_ignored(setup, what):
+    setup.project('[defaults]\nmodel = "m"\n')
+    real = setup.config.rename(setup.repo / "real.toml")
+    setup.config.symlink_to(real)
+    given = setup.config.parent if what == "folder" else setup.config
+
+    os.chown(given, 65534, 65534, follow_symlinks=False)
+
+    assert setup.values() == {}
+    assert "belongs to another user" in setup.resolve().notes[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
