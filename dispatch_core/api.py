@@ -22,10 +22,7 @@ if TYPE_CHECKING:
         OpContext,
     )
     from dispatch_core.contracts.events import Event, EventKind, Events, Gap
-    from dispatch_core.contracts.fields import (
-        cli_field,
-        thread_field,
-    )
+    from dispatch_core.contracts.fields import Selectors, cli_field, thread_field
     from dispatch_core.contracts.history import (
         Checkpoint,
         Document,
@@ -67,7 +64,6 @@ if TYPE_CHECKING:
         TurnStatus,
     )
     from dispatch_core.contracts.search_text import (
-        QUERY_LIMIT,
         SearchTerm,
         fold,
         has_all_terms,
@@ -114,7 +110,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "QUERY_LIMIT",
     "ActionLog",
     "ActionRecord",
     "ActiveWriter",
@@ -171,6 +166,7 @@ __all__ = [
     "SearchPage",
     "SearchQuery",
     "SearchTerm",
+    "Selectors",
     "Source",
     "SourceChange",
     "SourceFacts",

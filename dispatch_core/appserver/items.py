@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dispatch_core.appserver.shapes import items, joined, objects, string
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 OUTPUT_LIMIT = 4000
 
@@ -26,80 +28,64 @@ def role_of(item: Mapping[str, Any]) -> str:
 
 
 def _own_text(item: Mapping[str, Any]) -> str:
-    return _string(item.get("text"))
+    return string(item.get("text"))
 
 
 def _user_message(item: Mapping[str, Any]) -> str:
-    return _join(
-        _string(part.get("text")) or f"[{_string(part.get('type')) or 'attachment'}]"
-        for part in _objects(item.get("content"))
+    return joined(
+        string(part.get("text")) or f"[{string(part.get('type')) or 'attachment'}]"
+        for part in objects(item.get("content"))
     )
 
 
 def _reasoning(item: Mapping[str, Any]) -> str:
     for key in ("summary", "content"):
-        if text := _join(_string(part) for part in _list(item.get(key))):
+        if text := joined(string(part) for part in items(item.get(key))):
             return text
     return ""
 
 
 def _command(item: Mapping[str, Any]) -> str:
-    lines = [f"$ {_string(item.get('command'))}", _tail(_string(item.get("aggregatedOutput")))]
+    lines = [f"$ {string(item.get('command'))}", _tail(string(item.get("aggregatedOutput")))]
     exit_code = item.get("exitCode")
     if exit_code not in (0, None):
         lines.append(f"[exit {exit_code}]")
     elif item.get("status") in ("failed", "declined"):
         lines.append(f"[{item['status']}]")
-    return _join(lines)
+    return joined(lines)
 
 
 def _file_change(item: Mapping[str, Any]) -> str:
     lines = []
-    for change in _objects(item.get("changes")):
+    for change in objects(item.get("changes")):
         kind = change.get("kind")
         word = kind.get("type") if isinstance(kind, dict) else kind
-        lines.append(f"{_string(word) or 'change'} {_string(change.get('path'))}")
-    return _join(lines)
+        lines.append(f"{string(word) or 'change'} {string(change.get('path'))}")
+    return joined(lines)
 
 
 def _tool_call(item: Mapping[str, Any]) -> str:
     names = (item.get("server"), item.get("namespace"), item.get("tool"))
-    lines = [".".join(name for name in map(_string, names) if name)]
+    lines = [".".join(name for name in map(string, names) if name)]
     result, error = item.get("result"), item.get("error")
     content = result.get("content") if isinstance(result, dict) else item.get("contentItems")
-    lines.append(_tail(_join(_string(part.get("text")) for part in _objects(content))))
+    lines.append(_tail(joined(string(part.get("text")) for part in objects(content))))
     if isinstance(error, dict):
-        lines.append(f"[failed] {_string(error.get('message'))}")
-    return _join(lines)
+        lines.append(f"[failed] {string(error.get('message'))}")
+    return joined(lines)
 
 
 def _agent_call(item: Mapping[str, Any]) -> str:
-    return _join([_string(item.get("tool")), _string(item.get("prompt"))])
+    return joined([string(item.get("tool")), string(item.get("prompt"))])
 
 
 def _field(name: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda item: _string(item.get(name))
+    return lambda item: string(item.get(name))
 
 
 def _tail(text: str) -> str:
     text = text.rstrip("\n")
     return text if len(text) <= OUTPUT_LIMIT else "…" + text[-OUTPUT_LIMIT:]
-
-
-def _join(parts: Iterable[str]) -> str:
-    return "\n".join(part for part in parts if part)
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    return [part for part in _list(value) if isinstance(part, dict)]
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], str]] = {

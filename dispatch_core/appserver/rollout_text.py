@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from dispatch_core.appserver.shapes import items, joined, objects, string
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -22,7 +24,7 @@ def item_text(item: Mapping[str, Any]) -> Found | None:
     """Return role and text of an item of the paginated mode; of an unknown type, its field ``text``."""
     reader = _ITEMS.get(str(item.get("type")))
     if reader is None:
-        return "other", _string(item.get("text"))[:MESSAGE_LIMIT]
+        return "other", string(item.get("text"))[:MESSAGE_LIMIT]
     return reader(item)
 
 
@@ -31,34 +33,34 @@ def event_text(payload: Mapping[str, Any]) -> Found | None:
     role = _EVENTS.get(str(payload.get("type")))
     if role is None:
         return None
-    text = _string(payload.get("message")) or _string(payload.get("text"))
+    text = string(payload.get("message")) or string(payload.get("text"))
     return role, text[:MESSAGE_LIMIT]
 
 
 def response_text(payload: Mapping[str, Any]) -> Found | None:
     """Return role and text of a tool call or its output in the legacy mode; None for a message, which is an event as well."""
     reader = _RESPONSES.get(str(payload.get("type")))
-    return None if reader is None else ("tool", _join(reader(payload)))
+    return None if reader is None else ("tool", joined(reader(payload)))
 
 
 def _message(role: str) -> Callable[[Mapping[str, Any]], Found]:
     def read(item: Mapping[str, Any]) -> Found:
-        parts = (_string(part.get("text")) for part in _objects(item.get("content")))
-        return role, (_join(parts) or _string(item.get("text")))[:MESSAGE_LIMIT]
+        parts = (string(part.get("text")) for part in objects(item.get("content")))
+        return role, (joined(parts) or string(item.get("text")))[:MESSAGE_LIMIT]
 
     return read
 
 
 def _reasoning(item: Mapping[str, Any]) -> Found:
-    parts = [_string(part) for part in _list(item.get("summary_text"))]
+    parts = [string(part) for part in items(item.get("summary_text"))]
     if not any(parts):
-        parts = [_string(part) for part in _list(item.get("raw_content"))]
-    return "reasoning", _join(parts)[:MESSAGE_LIMIT]
+        parts = [string(part) for part in items(item.get("raw_content"))]
+    return "reasoning", joined(parts)[:MESSAGE_LIMIT]
 
 
 def _command(item: Mapping[str, Any]) -> Found:
-    return "tool", _join(
-        (_short(_command_line(item.get("command"))), _short(_string(item.get("aggregated_output"))))
+    return "tool", joined(
+        (_short(_command_line(item.get("command"))), _short(string(item.get("aggregated_output"))))
     )
 
 
@@ -66,17 +68,17 @@ def _file_change(item: Mapping[str, Any]) -> Found:
     changes = item.get("changes")
     parts: list[str] = []
     for path, change in changes.items() if isinstance(changes, dict) else ():
-        parts.append(_string(path))
+        parts.append(string(path))
         if isinstance(change, dict):
-            parts.append(_short(_string(change.get("unified_diff") or change.get("content"))))
-    return "tool", _join(parts)[:MESSAGE_LIMIT]
+            parts.append(_short(string(change.get("unified_diff") or change.get("content"))))
+    return "tool", joined(parts)[:MESSAGE_LIMIT]
 
 
 def _tool_call(item: Mapping[str, Any]) -> Found:
     result, error = item.get("result"), item.get("error")
-    return "tool", _join(
+    return "tool", joined(
         (
-            _join(_string(item.get(name)) for name in ("server", "namespace", "tool")),
+            joined(string(item.get(name)) for name in ("server", "namespace", "tool")),
             _short(_as_text(item.get("arguments"))),
             _short(_as_text(result if result is not None else item.get("content_items"))),
             _short(_as_text(error)),
@@ -86,14 +88,14 @@ def _tool_call(item: Mapping[str, Any]) -> Found:
 
 def _fields(*names: str) -> Callable[[Mapping[str, Any]], Found]:
     def read(item: Mapping[str, Any]) -> Found:
-        return "tool", _join(_short(_as_text(item.get(name))) for name in names)
+        return "tool", joined(_short(_as_text(item.get(name))) for name in names)
 
     return read
 
 
 def _call(payload: Mapping[str, Any]) -> Iterable[str]:
-    yield _string(payload.get("name"))
-    yield _short(_string(payload.get("arguments")) or _string(payload.get("input")))
+    yield string(payload.get("name"))
+    yield _short(string(payload.get("arguments")) or string(payload.get("input")))
 
 
 def _shell_call(payload: Mapping[str, Any]) -> Iterable[str]:
@@ -109,18 +111,18 @@ def _output(payload: Mapping[str, Any]) -> Iterable[str]:
 def _web_search(payload: Mapping[str, Any]) -> Iterable[str]:
     action = payload.get("action")
     if isinstance(action, dict):
-        yield _string(action.get("query"))
-        yield _string(action.get("url"))
+        yield string(action.get("query"))
+        yield string(action.get("url"))
 
 
 def _command_line(value: object) -> str:
     """Return a command without the shell that runs it."""
     if isinstance(value, list):
-        words = [_string(word) for word in value]
+        words = [string(word) for word in value]
         if len(words) == 3 and words[1] in ("-c", "-lc"):
             return words[2]
         return " ".join(words)
-    return _string(value)
+    return string(value)
 
 
 def _as_text(value: object) -> str:
@@ -131,8 +133,8 @@ def _as_text(value: object) -> str:
         return ""
     if isinstance(value, dict) and isinstance(value.get("content"), (list, str)):
         return _as_text(value["content"])
-    texts = [part["text"] for part in _objects(value) if isinstance(part.get("text"), str)]
-    return _join(texts) if texts else json.dumps(value, ensure_ascii=False)
+    texts = [part["text"] for part in objects(value) if isinstance(part.get("text"), str)]
+    return joined(texts) if texts else json.dumps(value, ensure_ascii=False)
 
 
 def _short(text: str) -> str:
@@ -141,22 +143,6 @@ def _short(text: str) -> str:
         return text
     half = OUTPUT_LIMIT // 2
     return f"{text[:half].rpartition(' ')[0] or text[:half]} … {text[-half:].partition(' ')[2] or text[-half:]}"
-
-
-def _join(parts: Iterable[str]) -> str:
-    return "\n".join(part for part in parts if part)
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    return [part for part in _list(value) if isinstance(part, dict)]
 
 
 _ITEMS: dict[str, Callable[[Mapping[str, Any]], Found | None]] = {

@@ -62,11 +62,12 @@ class Places:
 
         The directory is followed through links first, so that a project has one path and trust in it one place.
         """
-        cwd = cwd.resolve()
-        own = {self.user.resolve(), (Path.home() / FOLDER / FILE).resolve()}
+        cwd = Path(os.path.realpath(cwd))
+        ours = (self.user, self.home / FILE, Path.home() / FOLDER / FILE)
+        own = {os.path.realpath(path) for path in ours}
         for directory in (cwd, *cwd.parents):
             candidate = directory / FOLDER / FILE
-            if _exists(candidate) and candidate.resolve() not in own:
+            if _exists(candidate) and os.path.realpath(candidate) not in own:
                 return candidate
         return None
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
 
 EXTRA = "x-cli"
 THREAD = "Ref, id, handle (@name) or title of a managed thread."
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+# One selector stands for a list of it, so that an op for many threads is called like an op for one.
+Selectors = Annotated[list[str], BeforeValidator(_several)]
 
 
 def cli_field(  # noqa: PLR0913 -- marks, all by keyword

@@ -33,9 +33,13 @@ def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any])
     def ask(connection: Connection) -> Reply:
         with connection:
             if op.get("progress") and is_terminal(sys.stderr):
-                from dispatch_plugins.cli.progress import call_with_progress
+                from dispatch_plugins.cli.progress import progress_of
 
-                return call_with_progress(invocation, connection, op, args)
+                notice(connection.hello(hello(invocation)))
+                with progress_of(connection, op["name"]) as heard:
+                    return connection.request(
+                        op["name"], args, heard=heard, **asked(invocation, op)
+                    )
             greeting, reply = connection.first_call(
                 hello(invocation), op["name"], args, **asked(invocation, op)
             )

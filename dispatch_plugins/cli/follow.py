@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from dispatch_plugins.cli.invocation import Invocation
 
 AFTER, LIMIT, TIMEOUT, CURSOR, GAP = "after", "limit", "timeout", "cursor", "gap"
-BOUNDS = (LIMIT, TIMEOUT)
 PATIENCE = 10.0  # seconds for a daemon that was stopped to be there again
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
-QUICK, PAUSE = (
-    0.2,
-    1.0,
-)  # seconds: an op that answers nothing so quickly is asked again after the pause
+# Seconds: an op that answers nothing so quickly is asked again after the pause.
+QUICK, PAUSE = 0.2, 1.0
 
 
 def follow(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any]) -> int:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dispatch_core.errors import RemoteError
-from dispatch_plugins.cli.call import asked, hello, notice
 from dispatch_plugins.cli.output import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TextIO
 
     from dispatch_core.control.sync_client import Connection
-    from dispatch_core.control.wire import Notification, Reply
-    from dispatch_plugins.cli.invocation import Invocation
+    from dispatch_core.control.wire import Notification
 
 KIND = "op.progress"
 STEP = 0.05  # seconds between two paintings
@@ -62,15 +60,13 @@ class StatusLine:
         self._stream.flush()
 
 
-def call_with_progress(
-    invocation: Invocation, connection: Connection, op: Mapping[str, Any], args: Mapping[str, Any]
-) -> Reply:
-    """Return what the op answers; until then stderr shows what the daemon says of its progress.
+@contextmanager
+def progress_of(connection: Connection, op: str) -> Iterator[Callable[[Notification], None]]:
+    """Have what the daemon says of an op's progress shown on stderr; yields what is to hear the notifications.
 
     The daemon's events of this op are shown whoever asked for it: of two that run at once each shows both, and where they take
     turns the one that waits shows what it waits for.
     """
-    notice(connection.hello(hello(invocation)))
     # A daemon that was busy may be of a build without these events; the op matters more.
     with suppress(RemoteError):
         connection.subscribe(kinds=[KIND])
@@ -78,11 +74,11 @@ def call_with_progress(
 
     def heard(notification: Notification) -> None:
         data = (notification.event or {}).get("data", {})
-        if data.get("op") == op["name"]:
+        if data.get("op") == op:
             line.show(described(data))
 
     try:
-        return connection.request(op["name"], args, heard=heard, **asked(invocation, op))
+        yield heard
     finally:
         line.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from click.shell_completion import BashComplete, add_completion_class, split_arg_string
@@ -66,8 +67,32 @@ class Bash(BashComplete):
             typed = typed.partition("=")[2] or typed
         before = typed.removesuffix(piece) if typed.endswith(piece) else ""
         value = item.value.removeprefix(before)
-        open_quote = line.rpartition(" ")[2].startswith(QUOTES)
-        return f"{item.type},{value if open_quote else quoted(value)}"
+        return f"{item.type},{_within(_open_quote(line), value)}"
+
+
+def _open_quote(line: str) -> str:
+    """Return the quotation mark that is open at the end of a line, or nothing."""
+    quote, escaped = "", False
+    for char in line:
+        if escaped:
+            escaped = False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in QUOTES:
+            quote = char
+    return quote
+
+
+def _within(quote: str, value: str) -> str:
+    """Return a value as bash reads it back behind a quotation mark: names are other people's text, and must not be run."""
+    if quote == "'":
+        return value.replace("'", "'\\''")
+    if quote == '"':
+        value = re.sub(r'([\\$`"])', r"\\\1", value)
+        return value.replace("!", "\"'!'\"")  # bash looks for earlier commands even there
+    return quoted(value)
 
 
 def install() -> None:

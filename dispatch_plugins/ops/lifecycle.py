@@ -16,6 +16,7 @@ from dispatch_core.api import (
     OpOutput,
     PartialSuccess,
     PluginSettings,
+    Selectors,
     ThreadView,
     ValidationFailed,
     View,
@@ -61,7 +62,7 @@ class RenameOutput(OpOutput):
 class ArchiveInput(OpInput):
     """Which threads to archive."""
 
-    thread: list[str] = thread_field(
+    thread: Selectors = thread_field(
         description=f"{ANY_THREAD}; several are allowed.", min_length=1, max_length=100
     )
 
@@ -69,7 +70,7 @@ class ArchiveInput(OpInput):
 class RestoreInput(OpInput):
     """Which threads to restore."""
 
-    thread: list[str] = thread_field(
+    thread: Selectors = thread_field(
         description=f"{ANY_THREAD}; several are allowed.", min_length=1, max_length=100
     )
 

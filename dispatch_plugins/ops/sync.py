@@ -20,6 +20,7 @@ from dispatch_core.api import (
     OpOutput,
     PartialSuccess,
     PluginSettings,
+    Selectors,
     SyncReport,
     ThreadNotFound,
     ThreadRecord,
@@ -45,7 +46,7 @@ SHOWN_PROBLEMS = 10
 class AttachInput(OpInput):
     """Which threads to attach."""
 
-    thread: list[str] = cli_field(
+    thread: Selectors = cli_field(
         description="Full ids of threads of Codex, as dispatch list --unmanaged shows them.",
         argument=True,
         complete="thread",
@@ -74,7 +75,7 @@ class AttachOutput(OpOutput):
 class SyncInput(OpInput):
     """Which histories to read, and how much of them."""
 
-    thread: list[str] = cli_field(
+    thread: Selectors = cli_field(
         default_factory=list,
         description="Only these threads: ref, id, name, or the full id of an unmanaged one; left out, all.",
         argument=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dispatch_core.api import (
     CodexError,
@@ -19,6 +19,7 @@ from dispatch_core.api import (
     OpOutput,
     OutcomeUnknown,
     PluginSettings,
+    Selectors,
     ThreadStatus,
     ThreadView,
     TimedOut,
@@ -47,12 +48,13 @@ Outcome = Literal[
     "done", "failed", "interrupted", "needs_attention", "unknown", "nothing", "running"
 ]
 NAMED = 3  # threads that a message names
+LOOK = 0.25  # seconds to find out how it stands; a shorter timeout does not wait for anything else
 
 
 class WaitInput(OpInput):
     """Whom to wait for, until when, and how long."""
 
-    thread: list[str] = thread_field(
+    thread: Selectors = thread_field(
         description="Refs, ids, handles (@name) or titles of managed threads.",
         min_length=1,
         max_length=100,
@@ -66,14 +68,10 @@ class WaitInput(OpInput):
         False, description="Return when the first of the threads is there instead of all."
     )
     timeout: float | None = cli_field(
-        None, description="Give up after this many seconds; waits for ever when left out.", ge=0
+        None,
+        description="Give up after this many seconds; 0 only looks. Waits for ever when left out.",
+        ge=0,
     )
-
-    @field_validator("thread", mode="before")
-    @classmethod
-    def _one_is_enough(cls, value: Any) -> Any:
-        """Take one selector for a list of it, as other ops take it."""
-        return [value] if isinstance(value, str) else value
 
 
 class WaitResult(OpOutput):
@@ -102,22 +100,25 @@ class WaitOutput(OpOutput):
 async def wait(context: OpContext, request: WaitInput) -> WaitOutput:
     """Wait until no turn runs in the threads, or a person must act."""
     threads = await _resolve(context, request.thread)
+    settled: dict[str, ThreadRecord] = {}
     found: dict[str, WaitResult] = {}
 
     async def one(thread: ThreadRecord) -> None:
-        settled = await _ended(context, thread, request.until)
-        found[thread.key] = await _result(context, settled)
+        settled[thread.key] = await _ended(context, thread, request.until)
+        found[thread.key] = await _result(context, settled[thread.key])
         if request.first:
             tasks.cancel_scope.cancel()
 
-    try:
-        with anyio.fail_after(request.timeout):
-            async with anyio.create_task_group() as tasks:
-                for thread in threads:
-                    tasks.start_soon(one, thread)
-    except TimeoutError as error:
-        raise await _still_running(context, threads, found, request.timeout or 0) from error
-    return WaitOutput(results=[found.get(t.key) or await _running(context, t) for t in threads])
+    seconds = request.timeout
+    with anyio.move_on_after(None if seconds is None else max(seconds, LOOK)):
+        async with anyio.create_task_group() as tasks:
+            for thread in threads:
+                tasks.start_soon(one, thread)
+    results = [found.get(t.key) or await _known(context, t, settled.get(t.key)) for t in threads]
+    late = [result for result in results if result.outcome == "running"]
+    if len(late) == len(results) or (late and not request.first):
+        raise _still_running(results, late, seconds or 0)
+    return WaitOutput(results=results)
 
 
 async def _resolve(context: OpContext, selectors: Sequence[str]) -> list[ThreadRecord]:
@@ -152,33 +153,30 @@ async def _result(context: OpContext, thread: ThreadRecord) -> WaitResult:
     )
 
 
-async def _running(context: OpContext, thread: ThreadRecord) -> WaitResult:
-    """Return how it stands with a thread that nobody waits for any longer."""
-    thread = await context.store.threads.get(thread.key) or thread
+async def _known(
+    context: OpContext, thread: ThreadRecord, settled: ThreadRecord | None
+) -> WaitResult:
+    """Return how it stands with a thread that nobody waits for any longer; settled: if its turn has ended."""
+    thread = settled or await context.store.threads.get(thread.key) or thread
     return WaitResult(
         thread=thread_view(thread),
-        outcome="running",
+        outcome="running" if settled is None else _outcome(thread),
         turn=turn_view(thread.turn),
         text=None,
         asks=None,
     )
 
 
-async def _still_running(
-    context: OpContext,
-    threads: Sequence[ThreadRecord],
-    found: dict[str, WaitResult],
-    seconds: float,
+def _still_running(
+    results: Sequence[WaitResult], late: Sequence[WaitResult], seconds: float
 ) -> TimedOut:
     """Return the error of a wait that was too short, with the results so far and what Codex says is in the way."""
-    results = [found.get(thread.key) or await _running(context, thread) for thread in threads]
-    late = [result for result in results if result.outcome == "running"]
     names = [f"{result.thread.handle} ({result.thread.ref})" for result in late[:NAMED]]
     names += [f"{len(late) - NAMED} more"] if len(late) > NAMED else []
-    if len(threads) == 1:
+    if len(results) == 1:
         text = f"the turn in {names[0]} still runs after {seconds:g} s"
     else:
-        text = f"{len(late)} of {len(threads)} threads still run after {seconds:g} s: {', '.join(names)}"
+        text = f"{len(late)} of {len(results)} threads still run after {seconds:g} s: {', '.join(names)}"
     reasons = [result.turn.error for result in late if result.turn and result.turn.error]
     if reasons:
         text = f"{text}. Codex says: {printable(reasons[0])}"

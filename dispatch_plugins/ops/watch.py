@@ -7,7 +7,7 @@ from datetime import datetime  # noqa: TC003 -- pydantic reads it
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dispatch_core.api import (
     Event,
@@ -20,6 +20,7 @@ from dispatch_core.api import (
     OpInput,
     OpOutput,
     PluginSettings,
+    Selectors,
     Stream,
     ValidationFailed,
     View,
@@ -54,7 +55,7 @@ SPEAKERS = {"userMessage": "you", "agentMessage": "codex"}
 class WatchInput(OpInput):
     """What to watch, from where on, and for how long."""
 
-    thread: list[str] = thread_field(
+    thread: Selectors = thread_field(
         default=[],
         description="Refs, ids, handles (@name) or titles of managed threads; everything when left out.",
         max_length=100,
@@ -79,12 +80,6 @@ class WatchInput(OpInput):
         ge=0,
         le=LONGEST,
     )
-
-    @field_validator("thread", mode="before")
-    @classmethod
-    def _one_is_enough(cls, value: Any) -> Any:
-        """Take one selector for a list of it, as other ops take it."""
-        return [value] if isinstance(value, str) else value
 
 
 class WatchedThread(OpOutput):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -76,21 +77,32 @@ def inspect(path: Path, index: Path) -> FileReport:
 
 
 @contextmanager
-def read_only(path: Path) -> Iterator[peewee.SqliteDatabase]:
-    """Yield the database at path, connected so that it cannot be written. Raises StorageError for what SQLite finds wrong."""
-    # As an immutable file if nobody has it open: SQLite makes its side files then neither in a folder
-    # that may be read only, nor for us to leave behind.
-    mode = "mode=ro" if files.in_use(path) else "immutable=1"
-    uri = f"{path.absolute().as_uri()}?{mode}"
+def read_only(path: Path, *, locked: bool = False) -> Iterator[peewee.SqliteDatabase]:
+    """Yield the database at path, connected so that it cannot be written. Raises StorageError for what SQLite finds wrong.
+
+    locked: what is read is one state of it, also if somebody begins to write meanwhile.
+    """
+    uri = f"{path.absolute().as_uri()}?{_mode(path, locked=locked)}"
     database = peewee.SqliteDatabase(uri, uri=True, timeout=TIMEOUT, thread_safe=False)
     try:
         with closing(database):
             database.connect()
+            database.pragma("query_only", 1)
             yield database
     except DATABASE_ERRORS as error:
         raise storage_error(error, path) from error
     except OSError as error:
         raise files.not_accessible(path, error) from error
+
+
+def _mode(path: Path, *, locked: bool) -> str:
+    if files.in_use(path):
+        return "mode=ro"
+    if locked and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "mode=rw"  # locks need side files, which SQLite makes, and removes, only so
+    # As an immutable file: SQLite makes its side files then neither in a folder that may be read only,
+    # nor for us to leave behind.
+    return "immutable=1"
 
 
 def _look(path: Path) -> _Look:

@@ -28,7 +28,7 @@ def back_up(path: Path, target: Path | None) -> Path:
             hint="dispatch up makes one",
             details={"path": str(path)},
         )
-    with read_only(path) as database:
+    with read_only(path, locked=True) as database:
         schema.check(database, path)
         copy = files.backup_path(path, schema.user_version(database))
         if target is not None:

@@ -94,6 +94,30 @@ def test_the_socket_of_a_daemon_that_lives_is_never_removed(dispatch: Dispatch) 
     assert dispatch.pid() == daemon
 
 
+def test_the_socket_of_a_daemon_of_another_home_is_never_removed(dispatch: Dispatch) -> None:
+    path = str(dispatch.home / "shared.sock")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen(4)
+
+        elsewhere = Dispatch(dispatch.home, {"DISPATCH_SOCKET": path})
+        found = checks(elsewhere, QUICK, "--fix", "--timeout", "0.3")["daemon"]
+
+    assert (found["status"], found["fixed"]) == ("fail", [])
+    assert os.path.lexists(path)
+
+
+def test_a_file_in_the_place_of_the_socket_is_never_removed(dispatch: Dispatch) -> None:
+    path = dispatch.home / "notes.txt"
+    path.write_text("not yours")
+
+    elsewhere = Dispatch(dispatch.home, {"DISPATCH_SOCKET": str(path)})
+    found = checks(elsewhere, QUICK, "--fix")["daemon"]
+
+    assert (found["status"], found["fixed"]) == ("fail", [])
+    assert path.read_text() == "not yours"
+
+
 def test_what_others_may_read_is_made_private(dispatch: Dispatch) -> None:
     dispatch.json("up")
     dispatch.home.chmod(0o755)

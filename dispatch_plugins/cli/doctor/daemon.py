@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import stat
 from typing import TYPE_CHECKING, Any
 
 from dispatch_core.control.sync_client import Connection
@@ -67,18 +70,34 @@ def answers(subject: Subject) -> Check:
 
 
 def remove_stale_socket(subject: Subject) -> Sequence[str]:
-    """Remove the socket of a daemon that is gone; never one whose lock is held."""
-    socket = subject.paths.socket
+    """Remove the socket of a daemon that is gone; never one whose lock is held, where somebody listens, or that is no socket."""
+    place = subject.paths.socket
     done: list[str] = []
 
     def remove() -> None:
-        if os.path.lexists(socket):
-            os.unlink(socket)
-            done.append(f"removed the stale socket {socket}")
+        if _is_stale(place):
+            os.unlink(place)
+            done.append(f"removed the stale socket {place}")
 
     if os.path.isdir(subject.paths.home):
         once_unlocked(subject.paths, 0.0, remove)
     return done
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_stale(path: str) -> bool:
+    """Return whether a socket is there and nobody listens: DISPATCH_SOCKET may name that of another home, or any file."""
+    if not _is_socket(path):
+        return False
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        return client.connect_ex(path) == errno.ECONNREFUSED
 
 
 def _ask(subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,8 +114,8 @@ def _ask(subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _unreachable(subject: Subject, error: DaemonUnreachable) -> Check:
     paths = subject.paths
-    socket = os.path.lexists(paths.socket)
-    data = {"socket": paths.socket, "socket_exists": socket, "lock": paths.lock, "reachable": False}
+    there = os.path.lexists(paths.socket)
+    data = {"socket": paths.socket, "socket_exists": there, "lock": paths.lock, "reachable": False}
     if os.path.exists(paths.lock) and not once_unlocked(paths, 0.0, lambda: None):
         return Check(
             name="daemon",
@@ -105,7 +124,23 @@ def _unreachable(subject: Subject, error: DaemonUnreachable) -> Check:
             recovery=f"dispatch down; look into {paths.log}",
             data=data,
         )
-    if socket:
+    if there and not _is_socket(paths.socket):
+        return Check(
+            name="daemon",
+            status="fail",
+            summary=f"{paths.socket} is in the place of the socket, and is none",
+            recovery="move it away, or give DISPATCH_SOCKET another value",
+            data=data,
+        )
+    if there and not _is_stale(paths.socket):
+        return Check(
+            name="daemon",
+            status="fail",
+            summary=f"a process that is not of this home listens on {paths.socket}, and does not answer",
+            recovery="give each home a DISPATCH_SOCKET of its own",
+            data=data,
+        )
+    if there:
         return Check(
             name="daemon",
             status="warn",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from dispatch_core.api import CodexError, OutcomeUnknown, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from dispatch_core.api import Codex, OpContext
+    from dispatch_core.api import OpContext
 
 log = logging.getLogger(__name__)
 
@@ -49,27 +49,6 @@ async def look(
     except StorageError as error:
         log.warning("%s is not kept: %s", name, error)  # the answer is as good without
     return Look(value=value, source="app-server", at=at)
-
-
-async def every(codex: Codex, method: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of every page of a list. Raises CodexError when a page leads back to one that was read."""
-    found: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    cursor: str | None = None
-    while True:
-        page = await codex.request(method, {**params, **({"cursor": cursor} if cursor else {})})
-        data = page.get("data")
-        found += [entry for entry in data if isinstance(entry, dict)] if data else []
-        cursor = page.get("nextCursor")
-        if not isinstance(cursor, str) or not cursor:
-            return found
-        if cursor in seen:
-            raise CodexError(
-                f"{method} goes round in circles: page {cursor!r} was read already",
-                hint="dispatch doctor says whether this Codex is one that dispatch is tested with",
-                details={"method": method, "cursor": cursor},
-            )
-        seen.add(cursor)
 
 
 async def _kept(context: OpContext, name: str, warning: str | None = None) -> Look:

@@ -8,8 +8,9 @@ import anyio
 
 from dispatch_core.api import CodexError, ValidationFailed
 from dispatch_plugins.ops.models import read
-from dispatch_plugins.ops.models.catalog import every, look
+from dispatch_plugins.ops.models.catalog import look
 from dispatch_plugins.ops.models.contract import Configured, ModelsOutput, PermissionsOutput
+from dispatch_plugins.ops.shared.pages import every
 
 if TYPE_CHECKING:
     from dispatch_core.api import OpContext

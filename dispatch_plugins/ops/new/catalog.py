@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from dispatch_core.api import CodexError, ValidationFailed
+from dispatch_plugins.ops.shared.pages import every
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 MODEL_KEYS = ("model", "model_provider", "effort", "service_tier")
 OPENAI = "openai"  # the provider that Codex's own catalog describes
 TIERS_AS_THEY_ARE = ("auto", "default")
-FAST = "fast"
-PAGES = 20  # more than any catalog has; a cursor that never ends must not keep us
 
 
 class _Answer(BaseModel):
@@ -60,11 +59,6 @@ class Model(_Answer):
     @property
     def tiers(self) -> list[str]:
         return [*(tier.id for tier in self.service_tiers), *self.additional_speed_tiers]
-
-
-class _Page(_Answer):
-    data: tuple[Model, ...] = ()
-    next_cursor: str | None = None
 
 
 class _Config(BaseModel):
@@ -131,17 +125,8 @@ async def read(codex: Codex, cwd: str) -> Catalog:
     """Return the catalog, every page of it, hidden models included."""
     try:
         found = _ConfigRead.model_validate(await codex.request("config/read", {"cwd": cwd})).config
-        models: list[Model] = []
-        cursor: str | None = None
-        for _ in range(PAGES):
-            params: dict[str, Any] = {"includeHidden": True}
-            if cursor is not None:
-                params["cursor"] = cursor
-            page = _Page.model_validate(await codex.request("model/list", params))
-            models += page.data
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        listed = await every(codex, "model/list", {"includeHidden": True})
+        models = [Model.model_validate(entry) for entry in listed]
     except ValidationError as error:
         raise CodexError(
             f"Codex described its models in a way that is not understood: {error.errors()[0]['msg']}",

@@ -234,6 +234,13 @@ def _slot(used: Mapping[str, Candidate], name: str) -> Text | None:
         return None
     path = Path(file.value)
     what = f"new: {SLOTS[name]}"
+    if file.content is None and file.source.kind == "project":
+        # Not read here: what was not there when trust was looked at, nobody has trusted.
+        raise ValidationFailed(
+            f"{what}: cannot read {path}",
+            hint="make it a text file that can be read, then dispatch config trust",
+            details={"field": what, "path": str(path)},
+        )
     data = file.content if file.content is not None else read_file(path, what)
     return Text(decode(data, path, what), str(file.source), str(path))
 

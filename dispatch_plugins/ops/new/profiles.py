@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dispatch_core.api import CodexError, ValidationFailed
+from dispatch_plugins.ops.shared.pages import every
 
 if TYPE_CHECKING:
     from dispatch_core.api import Codex
     from dispatch_plugins.ops.new.draft import Draft
-
-PAGES = 20  # more than there are; a cursor that never ends must not keep us
 
 
 class _Profile(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
     id: str
     allowed: bool = True
-
-
-class _Page(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
-    data: tuple[_Profile, ...] = ()
-    next_cursor: str | None = Field(default=None, alias="nextCursor")
 
 
 async def check(codex: Codex, draft: Draft) -> None:
@@ -50,21 +43,11 @@ async def check(codex: Codex, draft: Draft) -> None:
 
 
 async def _read(codex: Codex, cwd: str) -> list[_Profile]:
-    found: list[_Profile] = []
-    cursor: str | None = None
+    listed = await every(codex, "permissionProfile/list", {"cwd": cwd})
     try:
-        for _ in range(PAGES):
-            params: dict[str, Any] = {"cwd": cwd}
-            if cursor is not None:
-                params["cursor"] = cursor
-            page = _Page.model_validate(await codex.request("permissionProfile/list", params))
-            found += page.data
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        return [_Profile.model_validate(entry) for entry in listed]
     except ValidationError as error:
         raise CodexError(
             f"Codex described its permission profiles in a way that is not understood: {error.errors()[0]['msg']}",
             hint="dispatch daemon status shows the version of Codex",
         ) from error
-    return found

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from dispatch_core.api import QUERY_LIMIT, OpInput, OpOutput, cli_field, thread_field
+from dispatch_core.api import OpInput, OpOutput, cli_field, thread_field
 
+QUERY_LIMIT = 1000  # characters; search_terms refuses more
 FoundIn = Literal["index", "codex"]
 
 

@@ -18,7 +18,7 @@ from dispatch_core.api import (
     unmarked,
 )
 from dispatch_plugins.ops.search.models import FoundIn, Hit, SearchOutput
-from dispatch_plugins.ops.shared.paging import Feed, Row, from_cursor, to_cursor
+from dispatch_plugins.ops.shared.paging import Feed, Place, Row, from_cursor, to_cursor
 from dispatch_plugins.ops.shared.places import is_in, narrowest
 from dispatch_plugins.ops.shared.stored import SOURCE_KINDS, StoredThread, managed_id, stored_thread
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 INDEX, PRESENT, ARCHIVED = "index", "codex", "codex-archived"
 FEEDS = (INDEX, PRESENT, ARCHIVED)
+MISSED = "missed"  # in a cursor: the sources that failed on a page before, and are not asked again
 CODEX_PAGE = 50
 PATIENCE = 10  # pages of one source in one call; what is behind them is on the next page
 
@@ -69,7 +70,7 @@ class _Search:
     """One page in the making.
 
     under: as the index takes it, None when no thread can be there. both: threads that the index and Codex found. broken: by
-    source, why it was not searched.
+    source, why it was not searched. missed: sources that failed on a page before.
     """
 
     context: OpContext
@@ -77,6 +78,7 @@ class _Search:
     under: tuple[str, ...] | None
     both: set[str] = field(default_factory=set)
     broken: dict[str, DispatchError] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
     behind: int = 0
 
     def query(self, **changes: object) -> SearchQuery:
@@ -111,7 +113,9 @@ async def search_threads(context: OpContext, terms: Terms, question: int) -> Sea
     """
     request = terms.request
     search = _Search(context, terms, narrowest(terms.places))
-    places = from_cursor(request.after, question, FEEDS)
+    places = from_cursor(request.after, question, (*FEEDS, MISSED))
+    failed = places.pop(MISSED)
+    search.missed = (failed.page or "").split() if failed is not None else []
     if not request.archived:
         places[ARCHIVED] = None
     if search.under is None:
@@ -130,10 +134,14 @@ async def search_threads(context: OpContext, terms: Terms, question: int) -> Sea
     hits = await _merge(search, index, codex)
     feeds: dict[str, Feed[SearchHit] | Feed[_Stored]] = {INDEX: index, **codex}
     notes = _notes(search, paused=any(feed.paused for feed in feeds.values()))
+    following = {name: feed.place for name, feed in feeds.items() if feed.place is not None}
+    failures = " ".join(dict.fromkeys([*search.missed, *search.broken]))
+    if following and failures:
+        following[MISSED] = Place(failures)
     return SearchOutput(
         query=request.query,
         hits=hits,
-        next=to_cursor(question, {name: feed.place for name, feed in feeds.items()}),
+        next=to_cursor(question, following),
         complete=not notes,
         notes=notes,
     )
@@ -239,7 +247,7 @@ async def _rows(search: _Search, data: object, *, archived: bool) -> list[Row[_S
 
 async def _not_indexed(search: _Search, rows: list[Row[_Stored]]) -> list[Row[_Stored]]:
     """Return the rows that the index does not find by itself."""
-    if not rows or INDEX in search.broken:
+    if not rows or INDEX in search.broken or INDEX in search.missed:
         return rows
     ids = [row.id for row in rows]
     page = await search.context.history.search(search.query(native_ids=ids, limit=len(ids)))
@@ -314,6 +322,9 @@ def _notes(search: _Search, *, paused: bool) -> list[str]:
         notes.append(f"there is no index: {error.message}")
     if error := search.broken.get(PRESENT) or search.broken.get(ARCHIVED):
         notes.append(f"Codex could not be asked, so only the index was searched: {error.message}")
+    if search.missed:
+        named = "the index" if INDEX in search.missed else "Codex"
+        notes.append(f"{named} could not be asked on a page before: begin anew to search all")
     if search.behind:
         notes.append(
             f"{search.behind} histories have text that is not indexed yet: dispatch sync reads it"

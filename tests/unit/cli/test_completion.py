@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -186,6 +187,28 @@ def test_bash_completes_what_was_typed(
 ) -> None:
     assert in_bash(shell, typed) == becomes
     assert threads is not None
+
+
+@pytest.mark.skipif(BASH is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ('--preset "a', '--preset "a\\$(touch \\`b\\`)\\"\\\\\'c" '),
+        ('--preset="a', '--preset="a\\$(touch \\`b\\`)\\"\\\\\'c" '),
+        ("--preset 'a", "--preset 'a$(touch `b`)\"\\\\'\\''c' ".replace("\\\\", "\\")),
+        ("--preset a", "--preset 'a$(touch `b`)\"\\'\"'\"'c' "),
+    ],
+)
+def test_a_name_in_a_projects_file_is_never_run_by_the_shell(
+    shell: Shell, typed: str, becomes: str
+) -> None:
+    mark = {"type": "string", "description": "Which.", "x-cli": {"complete": "preset"}}
+    shell.install({**MANIFEST, "ops": [op("use", "thread", {"preset": mark})]})
+    (shell.cwd / ".dispatch").mkdir()
+    name = "a$(touch `b`)\"\\'c"
+    (shell.cwd / ".dispatch" / "config.toml").write_text(f"[presets.{json.dumps(name)}]\n")
+
+    assert in_bash(shell, f"dispatch use {typed}") == f"dispatch use {becomes}"
 
 
 def in_bash(shell: Shell, typed: str) -> str:

@@ -18,9 +18,9 @@ from dispatch_core.errors import (
     ValidationFailed,
 )
 from dispatch_plugins.ops.models import handlers
-from dispatch_plugins.ops.models.catalog import every
 from dispatch_plugins.ops.models.contract import ModelsInput, PermissionsInput
 from dispatch_plugins.ops.models.text import render_models, render_permissions
+from dispatch_plugins.ops.shared.pages import every
 from dispatch_plugins.registry.backend import PeeweeStorage
 
 pytestmark = pytest.mark.anyio

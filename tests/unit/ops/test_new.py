@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch_core.config.files import Places
+from dispatch_core.config.files import Places, read_project
+from dispatch_core.config.trust import TrustStore, bundle_of
 from dispatch_core.contracts.caller import HUMAN
 from dispatch_core.contracts.context import OpContext
 from dispatch_core.contracts.surface import OpReply
@@ -200,6 +201,18 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(places, tmp_path, field, 
     assert says in caught.value.message
     assert str(path) in caught.value.message
     assert field in caught.value.message
+
+
+def test_a_trusted_project_that_names_a_file_that_is_not_there_is_refused(places, tmp_path):
+    config = tmp_path / "repo" / ".dispatch" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[defaults]\ndeveloper_file = "prompt.md"\n')
+    TrustStore(places.trust).add(bundle_of(read_project(config)), datetime(2026, 5, 5, tzinfo=UTC))
+
+    with pytest.raises(ValidationFailed, match=r"cannot read .*prompt\.md") as caught:
+        draft(make(cwd=str(tmp_path / "repo")), places)
+
+    assert "dispatch config trust" in caught.value.hint
 
 
 def test_a_directory_in_place_of_a_file_is_refused(places, tmp_path):

@@ -276,6 +276,38 @@ async def test_without_both_it_is_an_error(context, index, codex):
         await ask(context)
 
 
+async def test_no_page_is_complete_after_one_that_codex_could_not_be_asked_for(
+    context, index, codex
+):
+    for number in (1, 2, 3):
+        index.add(number, hours=number)
+    codex.error = CodexUnavailable("Codex is not running")
+
+    pages = [await ask(context, limit=1)]
+    codex.error = None
+    while pages[-1].next:
+        pages.append(await ask(context, limit=1, after=pages[-1].next))
+
+    assert [numbers(page.hits) for page in pages] == [[1], [2], [3]]
+    assert [page.complete for page in pages] == [False] * 3
+    assert "Codex could not be asked on a page before" in pages[-1].notes[0]
+
+
+async def test_an_index_that_comes_back_between_two_pages_hides_nothing(context, index, codex):
+    for number in (1, 2, 3):
+        index.add(number, hours=number)
+        codex.add(number, hours=number)
+    index.error = CapabilityUnavailable("no index")
+
+    pages = [await ask(context, limit=1)]
+    index.error = None
+    while pages[-1].next:
+        pages.append(await ask(context, limit=1, after=pages[-1].next))
+
+    assert [number for page in pages for number in numbers(page.hits)] == [1, 2, 3]
+    assert not any(page.complete for page in pages)
+
+
 async def test_text_that_is_not_indexed_yet_is_named(context, index, codex):
     index.behind = 2
 

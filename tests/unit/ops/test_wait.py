@@ -78,6 +78,23 @@ async def test_a_wait_ends_at_its_timeout_with_what_is_known_and_what_is_in_the_
     assert thread.ref in caught.value.hint
 
 
+async def test_a_timeout_of_nothing_looks_once(world, context):
+    async with world.running():
+        thread = await world.thread()
+        await world.thread("idle")
+        sent = await say(context)
+        world.started(thread, sent.turn_id)
+        await world.lanes.flush()
+
+        found = await wait.wait(context, WaitInput(thread=["@idle"], timeout=0))
+        with pytest.raises(TimedOut, match="1 of 2 threads still run") as caught:
+            await wait.wait(context, WaitInput(thread=["@idle", "@builder"], timeout=0))
+
+    assert [result.outcome for result in found.results] == ["nothing"]
+    outcomes = [result["outcome"] for result in caught.value.details["results"]]
+    assert outcomes == ["nothing", "running"]
+
+
 async def test_one_thread_can_be_given_without_a_list(world, context):
     async with world.running():
         await world.thread()

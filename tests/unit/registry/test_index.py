@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -309,6 +311,12 @@ async def test_what_arrives_between_two_pages_repeats_nothing(
     assert {f"thread-{n}" for n in range(1, 7)} <= before | after
 
 
+def forged(cursor: str, number: float) -> str:
+    """Return a cursor with another number in the last place."""
+    digest, first, _ = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    return urlsafe_b64encode(json.dumps([digest, first, number]).encode()).decode()
+
+
 async def test_a_cursor_is_good_for_its_own_query_only(index: SqliteIndex) -> None:
     index.apply([change(n, "word other") for n in (1, 2, 3)])
     page = await index.search(SearchQuery(text="word", limit=1))
@@ -318,6 +326,8 @@ async def test_a_cursor_is_good_for_its_own_query_only(index: SqliteIndex) -> No
         SearchQuery(text="word", limit=1, cursor=page.next, ascending=True),
         SearchQuery(text="word", limit=1, cursor="nonsense"),
         SearchQuery(text="word", limit=1, cursor="W10"),
+        SearchQuery(text="word", limit=1, cursor=forged(page.next, 1 << 63)),
+        SearchQuery(text="word", limit=1, cursor=forged(page.next, float("nan"))),
     ):
         with pytest.raises(ValidationFailed, match="cursor"):
             await index.search(query)

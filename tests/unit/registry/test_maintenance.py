@@ -10,11 +10,13 @@ import subprocess
 import sys
 from contextlib import closing
 
+import peewee
 import pytest
 from anyio import fail_after, to_thread
 
 from dispatch_core.api import StorageError
 from dispatch_core.testing.storage import a_thread, a_turn
+from dispatch_plugins.registry import inspection
 from dispatch_plugins.registry.backend import PeeweeStorage
 from dispatch_plugins.registry.schema import SCHEMA_VERSION
 
@@ -358,6 +360,24 @@ async def test_a_backup_while_others_write_holds_whole_transactions(maintenance,
     assert all(count % 2 == 0 for count in counts)
     assert counts == sorted(counts)
     assert counts[0] > 0
+
+
+async def test_who_begins_to_write_during_a_backup_is_seen_whole_or_not_at_all(filled, data_dir):
+    before = set(contents(data_dir))
+    with inspection.read_only(filled, locked=True) as database:
+        first = database.execute_sql("SELECT count(*) FROM actions").fetchone()[0]
+        with closing(sqlite3.connect(filled, isolation_level=None)) as writer:
+            writer.execute(
+                "INSERT INTO actions (at, op, principal, outcome) VALUES ('1', 'o', 'p', 'ok')"
+            )
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+        second = database.execute_sql("SELECT count(*) FROM actions").fetchone()[0]
+
+        with pytest.raises(peewee.OperationalError, match="readonly"):
+            database.execute_sql("DELETE FROM actions")
+    assert second == first + 1
+    assert set(contents(data_dir)) == before
 
 
 async def test_a_damaged_registry_is_not_copied(maintenance, filled, tmp_path, damage_table):

@@ -155,6 +155,15 @@ def test_the_file_of_the_user_is_never_a_projects(tmp_path, monkeypatch):
     assert Places.from_env({"DISPATCH_HOME": str(tmp_path / "other")}).project(below) is None
 
 
+def test_the_file_in_the_home_is_no_projects_when_another_one_counts(tmp_path):
+    home = tmp_path / ".dispatch"
+    home.mkdir()
+    (home / "config.toml").write_text("[defaults]\n")
+    env = {"DISPATCH_HOME": str(home), "DISPATCH_CONFIG": str(tmp_path / "mine.toml")}
+
+    assert Places.from_env(env).project(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
