@@ -122,7 +122,7 @@ class Engine:
         with anyio.move_on_after(WRITE_GRACE):
             await self.dispatcher.quiet()
         with anyio.move_on_after(REST_GRACE):
-            await self.goals.rest()
+            await self.goals.rest(self.lanes.held())
         with anyio.move_on_after(grace) as patience:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(hurry, host, patience)
@@ -131,7 +131,9 @@ class Engine:
         if active():
             log.info("interrupting %d turns", len(active()))
             with anyio.move_on_after(INTERRUPT_GRACE):
-                await self.goals.rest()  # one may have become active while turns were waited for
+                await self.goals.rest(
+                    self.lanes.held()
+                )  # one may have become active while turns were waited for
                 await self.lanes.interrupt_all()
         await self.lanes.flush()
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import ActionRecord
-from dispatch_core.errors import DispatchError
+from dispatch_core.errors import CodexUnavailable, DispatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dispatch_core.contracts.context import Clock, Codex
     from dispatch_core.contracts.events import Events
@@ -77,21 +77,35 @@ class Goals:
         """Codex is gone, and what went on in it."""
         self._active.clear()
 
-    async def rest(self) -> None:
+    async def rest(self, held: Iterable[str] = ()) -> None:
         """Pause the active goals of the managed threads that this Codex holds, each with a line in the action log.
 
-        A goal of a thread that another process holds goes on there. One that cannot be paused is logged; its turn is
-        interrupted when the grace is over.
+        held: Codex ids of threads that are loaded; of each it is asked whether its goal is active, because a goal that was set a
+        moment ago has not been heard of. A goal of a thread that another process holds goes on there. One that cannot be
+        paused is logged; its turn is interrupted when the grace is over.
         """
         try:
             loaded = await self._loaded() if self._active else frozenset()
+            going_on = (self._active & loaded) | {
+                native_id for native_id in {*held} - self._active if await self._goes_on(native_id)
+            }
         except DispatchError as error:
             log.warning("active goals are not paused: %s", error)
             return
-        for native_id in sorted(self._active & loaded):
+        for native_id in sorted(going_on):
             key = self._key_of(native_id)
             if key is not None:
                 await self._pause(native_id, key)
+
+    async def _goes_on(self, native_id: str) -> bool:
+        try:
+            answer = await self._codex.request("thread/goal/get", {"threadId": native_id})
+        except CodexUnavailable:
+            raise
+        except DispatchError:
+            return False  # an ephemeral thread, or a Codex without goals
+        goal = answer.get("goal")
+        return isinstance(goal, dict) and goal.get("status") == ACTIVE
 
     async def _loaded(self) -> frozenset[str]:
         """Return the ids of the threads that Codex holds."""

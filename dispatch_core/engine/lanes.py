@@ -184,6 +184,10 @@ class Lanes:
         lane = self._lanes.get(key)
         return lane is not None and lane.generation == self._link.generation
 
+    def held(self) -> list[str]:
+        """Return the Codex ids of the threads that the Codex that runs now has loaded."""
+        return [lane.native_id for key, lane in self._lanes.items() if self.holds(key)]
+
     def check_text(self, text: str) -> None:
         """Raise ValidationFailed for text that Codex would refuse, drop or misread."""
         check_text(text)

@@ -24,6 +24,7 @@ class Codex:
         self.loaded = loaded
         self.paused = []
         self.refused = {}
+        self.going_on = set()
 
     async def request(self, method, params):
         if method == "thread/loaded/list":
@@ -34,6 +35,9 @@ class Codex:
                 "data": self.loaded[at : at + 1],
                 "nextCursor": str(at + 1) if at + 1 < len(self.loaded) else None,
             }
+        if method == "thread/goal/get" and params["threadId"] not in self.refused:
+            status = "active" if params["threadId"] in self.going_on else "complete"
+            return {"goal": {"status": status} if params["threadId"] != "none" else None}
         if params["threadId"] in self.refused:
             raise self.refused[params["threadId"]]
         self.paused.append((params["threadId"], params["status"]))
@@ -123,3 +127,20 @@ async def test_a_change_is_an_event_of_the_managed_thread(world):
     assert (first.kind, first.thread, first.turn_id) == (EventKind.GOAL_CHANGED, "key-a", "t")
     assert first.data == {"status": "budgetLimited", "tokens_used": 5, "token_budget": None}
     assert second.data["status"] == "cleared"
+
+
+async def test_a_goal_that_was_not_heard_of_yet_is_made_to_rest(world):
+    world.codex.going_on = {"a"}
+    world.codex.refused = {"b": CodexTimeout("no goals here")}
+
+    await world.goals.rest(["a", "b", "none"])
+
+    assert world.codex.paused == [("a", "paused")]
+
+
+async def test_without_codex_nothing_can_be_asked_and_nothing_raises(world):
+    world.codex.refused = {"a": CodexUnavailable("no Codex")}
+
+    await world.goals.rest(["a"])
+
+    assert world.codex.paused == []
