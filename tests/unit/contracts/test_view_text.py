@@ -30,15 +30,15 @@ TEXT = st.text(
 
 
 def view(width: int = 40, *, color: bool = False) -> View:
-    return View(width, color, NOW, home="/home/ada")
+    return View(width, color, NOW, home="/home/you")
 
 
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        ("/home/ada", "~"),
-        ("/home/ada/src", "~/src"),
-        ("/home/adam/src", "/home/adam/src"),
+        ("/home/you", "~"),
+        ("/home/you/src", "~/src"),
+        ("/home/youm/src", "/home/youm/src"),
         ("/a\x1b[2Jb", "/a [2Jb"),
         ("", "-"),
         (None, "-"),
@@ -130,7 +130,7 @@ def test_a_sentence_is_broken_between_words_and_colours_take_no_room() -> None:
 
 
 def test_a_path_is_never_broken_for_it_is_there_to_be_copied() -> None:
-    path = "/home/ada/.codex/sessions/2026/05/04/rollout.jsonl"
+    path = "/home/you/.codex/sessions/2026/05/04/rollout.jsonl"
 
     text = view(30).fields([("codex", f"0.163.0 {path} (from wheel)"), ("log", path)])
 

@@ -51,7 +51,7 @@ def ago(**units: int) -> datetime:
 
 
 def thread(ref: str, handle: str, **more: object) -> dict[str, object]:
-    plain = {"title": None, "key": "k", "source": "own", "status": "idle", "cwd": "/home/ada/src"}
+    plain = {"title": None, "key": "k", "source": "own", "status": "idle", "cwd": "/home/you/src"}
     return {"ref": ref, "id": ID, "handle": handle, **plain, **more}
 
 
@@ -90,13 +90,13 @@ def made(**more: object) -> tuple[Render, OpOutput]:
 PLAN = {
     "name": "[parser] builder",
     "handle": "@[parser] builder",
-    "cwd": "/home/ada/work/parser",
+    "cwd": "/home/you/work/parser",
     "settings": [
-        {"name": "cwd", "value": "/home/ada/work/parser", "source": "built-in"},
+        {"name": "cwd", "value": "/home/you/work/parser", "source": "built-in"},
         {
             "name": "sandbox",
             "value": "read-only",
-            "source": "preset review in /home/ada/config.toml",
+            "source": "preset review in /home/you/config.toml",
         },
         {"name": "effort", "value": "high", "source": "option"},
         {"name": "ephemeral", "value": False, "source": "built-in"},
@@ -109,8 +109,8 @@ PLAN = {
     "texts": [
         {"name": "text", "bytes": 12345, "sha256": "4c2e9e6da31a0f", "path": None, "source": "option"}
     ],
-    "files": {"user": "/home/ada/config.toml"},
-    "images": ["/home/ada/work/parser/shot.png"],
+    "files": {"user": "/home/you/config.toml"},
+    "images": ["/home/you/work/parser/shot.png"],
     "would_send": True,
     "goal": None,
     "goal_budget": None,
@@ -171,7 +171,7 @@ PROFILES = {
     "source": "app-server",
     "refreshed_at": NOW,
     "warning": None,
-    "cwd": "/home/ada/src",
+    "cwd": "/home/you/src",
     "profiles": [
         {"id": ":read-only", "description": None, "allowed": True, "built_in": True},
         {"id": "ci", "description": "What our CI may do", "allowed": False, "built_in": False},
@@ -194,7 +194,7 @@ INDEXED = sync_view(None).model_copy(
     update={
         "state": sync_view(None).state.COMPLETE,
         "latest_event_at": ago(minutes=4),
-        "path": f"/home/ada/.codex/sessions/2026/05/04/rollout-2026-05-04T11-00-00-{ID}.jsonl",
+        "path": f"/home/you/.codex/sessions/2026/05/04/rollout-2026-05-04T11-00-00-{ID}.jsonl",
     }
 )
 
@@ -238,7 +238,7 @@ def one_trigger(what: dict[str, object]) -> tuple[Render, OpOutput]:
 CODEX = {
     "state": "ready",
     "version": "0.163.0",
-    "binary": "/home/ada/.venv/lib/python3.11/site-packages/codex_cli_bin/bin/codex",
+    "binary": "/home/you/.venv/lib/python3.11/site-packages/codex_cli_bin/bin/codex",
     "source": "wheel",
     "pid": 5145,
     "restarts": 0,
@@ -258,9 +258,9 @@ DAEMON = {
     "started_at": ago(hours=2),
     "uptime": 7200.0,
     "rss_bytes": 49 << 20,
-    "home": "/home/ada/.dispatch",
-    "socket": "/home/ada/.dispatch/dispatchd.sock",
-    "log": "/home/ada/.dispatch/dispatchd.log",
+    "home": "/home/you/.dispatch",
+    "socket": "/home/you/.dispatch/dispatchd.sock",
+    "log": "/home/you/.dispatch/dispatchd.log",
     "offline": True,
     "codex": CODEX,
     "plugins": {"loaded": 18, "disabled": 1, "quarantined": ["broken"]},
@@ -305,7 +305,7 @@ CASES: dict[str, tuple[Render, OpOutput]] = {
         message_accepted=False,
         plan=PLAN,
         notes=[
-            "/home/ada/work/parser/.dispatch/config.toml: defaults.sandbox ignored: a project may only set it to read-only"
+            "/home/you/work/parser/.dispatch/config.toml: defaults.sandbox ignored: a project may only set it to read-only"
         ],
     ),
     "send": sent("submitted"),
@@ -399,7 +399,7 @@ CASES: dict[str, tuple[Render, OpOutput]] = {
             {"id": OTHER, "managed": False, "thread": None, "sync": sync_view(None)},
         ],
         changed=34, new=2, moved=1, gone=1, documents=5678, bytes_read=52_000_000, seconds=12.34,
-        problems=[f"/home/ada/.codex/sessions/2026/05/04/{n}.jsonl: Permission denied" for n in range(11)],
+        problems=[f"/home/you/.codex/sessions/2026/05/04/{n}.jsonl: Permission denied" for n in range(11)],
     ),
     "watch": watched(
         event("thread.created", True),
@@ -457,7 +457,7 @@ user config: ~/config.toml
 left to Codex: approval_policy, approvals_reviewer, model, model_provider,
   service_tier
 nothing was done; the message would be sent
-note: /home/ada/work/parser/.dispatch/config.toml: defaults.sandbox ignored: a
+note: /home/you/work/parser/.dispatch/config.toml: defaults.sandbox ignored: a
 project may only set it to read-only""",
     "new, dry run 120": """\
 name    [parser] builder
@@ -474,7 +474,7 @@ image      shot.png                           option
 user config: ~/config.toml
 left to Codex: approval_policy, approvals_reviewer, model, model_provider, service_tier
 nothing was done; the message would be sent
-note: /home/ada/work/parser/.dispatch/config.toml: defaults.sandbox ignored: a project may only set it to read-only""",
+note: /home/you/work/parser/.dispatch/config.toml: defaults.sandbox ignored: a project may only set it to read-only""",
     "send": """\
 accepted by @builder (0BGeK1), turn 01a08341-cd1f-7e73-8721-3fc0d0c1b4a8
   next: dispatch wait 0BGeK1""",
@@ -717,32 +717,32 @@ THREAD                                NAME      INDEXED     NEWEST  FILE
 01a08341-cd1f-7e73-8721-3fc0d0c1b4a8  -         ~ unknown   -       -
 1200 histories, 34 changed, 2 new, 1 moved, 1 gone: 5678 texts from 49.6 MiB in
   12.3 s
-not read: /home/ada/.codex/sessions/2026/05/04/0.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/1.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/2.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/3.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/4.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/5.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/6.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/7.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/8.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/9.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/0.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/1.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/2.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/3.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/4.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/5.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/6.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/7.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/8.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/9.jsonl: Permission denied
 and 1 more: dispatch sync --json""",
     "sync, threads and problems 120": """\
 THREAD                                NAME      INDEXED     NEWEST  FILE
 0BGeK1                                @builder  ✓ complete  4m      …11-00-00-01a08340-5251-7d23-87b0-50f6e1911115.jsonl
 01a08341-cd1f-7e73-8721-3fc0d0c1b4a8  -         ~ unknown   -       -
 1200 histories, 34 changed, 2 new, 1 moved, 1 gone: 5678 texts from 49.6 MiB in 12.3 s
-not read: /home/ada/.codex/sessions/2026/05/04/0.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/1.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/2.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/3.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/4.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/5.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/6.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/7.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/8.jsonl: Permission denied
-not read: /home/ada/.codex/sessions/2026/05/04/9.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/0.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/1.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/2.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/3.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/4.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/5.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/6.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/7.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/8.jsonl: Permission denied
+not read: /home/you/.codex/sessions/2026/05/04/9.jsonl: Permission denied
 and 1 more: dispatch sync --json""",
     "watch 80": """\
 … some events may be missing here
@@ -861,7 +861,7 @@ nothing was asked for yet""",
 
 def shown(case: str, width: int, *, color: bool = False) -> str:
     render, output = CASES[case]
-    return render(output, View(width, color, NOW, home="/home/ada"))
+    return render(output, View(width, color, NOW, home="/home/you"))
 
 
 def first_party() -> Iterator[Op[Any, Any]]:

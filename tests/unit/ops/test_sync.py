@@ -38,7 +38,7 @@ from dispatch_plugins.ops.sync import (
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 5, 5, tzinfo=UTC)
-VIEW = View(80, color=False, now=NOW, home="/home/ada")
+VIEW = View(80, color=False, now=NOW, home="/home/you")
 ID = "01a08340-5251-7d23-87b0-50f6e191{:04d}".format
 
 
@@ -55,7 +55,7 @@ class Sources:
         for native_id in native_ids or ():
             self.known[native_id] = HistorySource(
                 checkpoint=Checkpoint(
-                    path=f"/home/ada/.codex/{native_id}.jsonl",
+                    path=f"/home/you/.codex/{native_id}.jsonl",
                     device=1,
                     inode=2,
                     size=9,

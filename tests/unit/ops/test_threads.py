@@ -22,7 +22,7 @@ from dispatch_plugins.ops.threads.show import GetInput, get, render_get
 
 pytestmark = pytest.mark.anyio
 
-VIEW = View(100, color=False, now=datetime(2026, 5, 5, tzinfo=UTC), home="/home/ada")
+VIEW = View(100, color=False, now=datetime(2026, 5, 5, tzinfo=UTC), home="/home/you")
 UNMANAGED = "01a08340-5251-7d23-87b0-50f6e191{:04d}"
 BASE = 1_777_000_000
 
@@ -76,7 +76,7 @@ def stored(number, **more):
         "id": UNMANAGED.format(number),
         "name": f"name {number}",
         "preview": f"first\nmessage {number}",
-        "cwd": f"/home/ada/{number % 2}",
+        "cwd": f"/home/you/{number % 2}",
         "status": {"type": "notLoaded"},
         "source": "cli",
         "modelProvider": "openai",
@@ -208,7 +208,7 @@ async def test_archived_unmanaged_threads_come_last_and_only_if_asked_for(world,
 async def test_a_filter_that_fits_little_stops_early_and_goes_on(world, context):
     disk = Disk(world, [stored(n) for n in range(60)], page=1)
 
-    rows, sizes = await every_page(context, unmanaged=True, directory="/home/ada/1", limit=100)
+    rows, sizes = await every_page(context, unmanaged=True, directory="/home/you/1", limit=100)
 
     assert len(rows) == 30
     assert len(sizes) > 1
@@ -294,7 +294,7 @@ async def test_what_is_indexed_and_what_codex_uses_is_shown(world, context):
         )
         context.history.known[thread.native_id] = HistorySource(
             checkpoint=Checkpoint(
-                path="/home/ada/.codex/r.jsonl", device=1, inode=2, size=9, mtime_ns=3, offset=7
+                path="/home/you/.codex/r.jsonl", device=1, inode=2, size=9, mtime_ns=3, offset=7
             ),
             facts=SourceFacts(native_id=thread.native_id, lines=4),
             state=SyncState.COMPLETE,
@@ -305,7 +305,7 @@ async def test_what_is_indexed_and_what_codex_uses_is_shown(world, context):
 
     text = render_get(shown, VIEW)
     assert (shown.sync.state, shown.sync.indexed, shown.sync.lines) == ("complete", 7, 4)
-    assert shown.path == "/home/ada/.codex/r.jsonl"
+    assert shown.path == "/home/you/.codex/r.jsonl"
     assert "m2, openai, high" in text
     assert "complete, 2h ago" in text
     assert "~/.codex/r.jsonl" in text

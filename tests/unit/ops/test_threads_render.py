@@ -24,7 +24,7 @@ OTHER = "01a08341-cd1f-7e73-8721-3fc0d0c1b4a8"
 
 
 def view(width: int, *, color: bool = False) -> View:
-    return View(width, color, NOW, home="/home/ada")
+    return View(width, color, NOW, home="/home/you")
 
 
 def ago(**units: int) -> datetime:
@@ -44,7 +44,7 @@ def thread(ref: str, handle: str, cwd: str, status: ThreadStatus = ThreadStatus.
     )
 
 
-BUILDER = thread("0BGeK1", "@builder", "/home/ada/src/dispatch")
+BUILDER = thread("0BGeK1", "@builder", "/home/you/src/dispatch")
 
 
 def row(shown: ThreadView | UnmanagedView, changed: datetime, **more: str | None) -> ThreadRow:
@@ -73,7 +73,7 @@ MANAGED = ListOutput(
         ),
         row(
             thread(
-                "0DzNr1", "@a name that is rather long", "/home/ada", ThreadStatus.WAITING_APPROVAL
+                "0DzNr1", "@a name that is rather long", "/home/you", ThreadStatus.WAITING_APPROVAL
             ),
             ago(days=12),
             model="gpt-6.1-sol",
@@ -94,7 +94,7 @@ UNMANAGED = ListOutput(
     threads=[
         row(
             UnmanagedView(
-                id=ID, title="Fix the build", status="not_loaded", cwd="/home/ada/src/app/api"
+                id=ID, title="Fix the build", status="not_loaded", cwd="/home/you/src/app/api"
             ),
             ago(hours=2),
             preview="the build is broken",
@@ -140,7 +140,7 @@ ITEMS = [
         "tool",
         "$ /bin/bash -lc 'pytest -q'\nE   1 == 2\n1 failed\n[exit 1]",
     ),
-    item("t1", "fileChange", "tool", "update /home/ada/src/app/Makefile\nadd /home/ada/cache.mk"),
+    item("t1", "fileChange", "tool", "update /home/you/src/app/Makefile\nadd /home/you/cache.mk"),
     item("t1", "mcpToolCall", "tool", "github.create_issue\n[failed] no token"),
     item("t1", "contextCompaction", "other", "the conversation so far was summarised"),
     item(
@@ -195,7 +195,7 @@ GOT = GetOutput(
     locked_reason=None,
     ephemeral=False,
     materialized=True,
-    path="/home/ada/.codex/sessions/2026/05/04/rollout.jsonl",
+    path="/home/you/.codex/sessions/2026/05/04/rollout.jsonl",
     sync=sync_view(None).model_copy(
         update={"state": SyncState.PARTIAL, "synced_at": ago(minutes=30)}
     ),
@@ -224,7 +224,7 @@ FOUND = SearchOutput(
         hit(
             ref="0BGeK1",
             handle="@builder",
-            cwd="/home/ada/src/dispatch",
+            cwd="/home/you/src/dispatch",
             snippet="…we should look at the needle in the haystack before anything else is changed, "
             "because it is what makes the whole build so slow that nobody",
             matches=[(23, 29)],
