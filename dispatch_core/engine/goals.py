@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 UPDATED, CLEARED = "thread/goal/updated", "thread/goal/cleared"
 ACTIVE, PAUSED = "active", "paused"
-OP, PRINCIPAL = "goal.set", "daemon"
+OP, PRINCIPAL = "daemon.drain", "daemon"
 WHY = "paused: the daemon stops"
 PAGES = 100  # pages of loaded threads that are read at most
 

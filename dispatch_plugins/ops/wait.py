@@ -203,11 +203,7 @@ async def _final_text(context: OpContext, thread: ThreadRecord) -> str | None:
         page = await context.lanes.history(thread, 1)
     except (CodexError, OutcomeUnknown):
         return None  # Codex is down now; that the turn is done stays true
-    final = [
-        item
-        for item in page.items
-        if item.type == "agentMessage" and item.turn_id == thread.turn.id
-    ]
+    final = [item for item in page.items if item.role == "agent" and item.turn_id == thread.turn.id]
     return final[-1].text if final else None
 
 

@@ -72,7 +72,7 @@ async def test_active_goals_of_threads_that_are_loaded_and_managed_are_paused_an
 
     actions = await world.storage.actions.latest(10)
     assert world.codex.paused == [("a", "paused"), ("b", "paused")]
-    assert [(action.op, action.principal) for action in actions] == [("goal.set", "daemon")] * 2
+    assert [(action.op, action.principal) for action in actions] == [("daemon.drain", "daemon")] * 2
 
 
 async def test_goals_that_are_not_active_any_more_are_left_alone(world):
