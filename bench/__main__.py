@@ -14,7 +14,19 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import commands, control, load, registry, search, start, sync, turn
+from bench import (
+    backlog,
+    commands,
+    control,
+    enqueue,
+    load,
+    registry,
+    search,
+    start,
+    sync,
+    turn,
+    waiting,
+)
 from bench.world import World
 
 if TYPE_CHECKING:
@@ -27,6 +39,9 @@ BENCHMARKS = {
     "control": control.run,
     "store": registry.store,
     "list": registry.command,
+    "enqueue": enqueue.run,
+    "backlog": backlog.run,
+    "waiting": waiting.run,
     "start": start.run,
     "turn": turn.run,
     "sync": sync.run,

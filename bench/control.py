@@ -77,12 +77,16 @@ class Client:
 
     def median(self, request: bytes, trips: int) -> float:
         """Return the median round trip in microseconds."""
+        return statistics.median(self.times(request, trips)) * 1e6
+
+    def times(self, request: bytes, trips: int) -> list[float]:
+        """Return the seconds of each of many round trips."""
         times = []
         for _ in range(trips):
             began = time.perf_counter()
             self.trip(request)
             times.append(time.perf_counter() - began)
-        return statistics.median(times) * 1e6
+        return times
 
 
 def _echo(stack: ExitStack, world: World, path: Path, reply: bytes) -> str:

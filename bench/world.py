@@ -93,11 +93,11 @@ class World:
         return [self.python, "-P", "-m", "dispatch_core.daemon.main", "run"]
 
     @contextmanager
-    def daemon(self, home: Home) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a daemon, and yield its process once Codex is ready too."""
+    def daemon(self, home: Home, codex: str = "ready") -> Iterator[subprocess.Popen[bytes]]:
+        """Run a daemon, and yield its process once Codex is ready too, or in another state that is given."""
         process, _ = until_line(self.daemon_argv(), home.env, READY_FD)
         try:
-            _until_codex(home)
+            _until_codex(home, codex)
             yield process
         finally:
             end(process)
@@ -120,15 +120,15 @@ def make_thread(connection: Connection, home: Home, name: str) -> dict[str, Any]
     return thread
 
 
-def _until_codex(home: Home) -> None:
+def _until_codex(home: Home, wanted: str) -> None:
     deadline = time.monotonic() + PATIENCE
     with home.connect() as connection:
         subscription = connection.subscribe(kinds=["codex.state"], timeout=PATIENCE)
-        if subscription and _codex(connection) == "ready":
+        if subscription and _codex(connection) == wanted:
             return
         for _ in connection.events(timeout=PATIENCE):
             state = _codex(connection)
-            if state == "ready":
+            if state == wanted:
                 return
             if time.monotonic() > deadline or state == "degraded":
                 raise RuntimeError(f"Codex is {state}; see {home.path}/dispatchd.log")

@@ -8,8 +8,12 @@ DispatchError
 ├── NotFound (LookupError)
 │   ├── ThreadNotFound
 │   ├── TriggerNotFound
+│   ├── DeliveryNotFound
 │   └── UnknownOp
 ├── LaneBusy                               a turn is running in the thread
+│   └── LaneHeld                           earlier messages come first
+├── DeliveryConflict                       the delivery, or its key, is not in the state this needs
+├── RequestClosed                          what Codex asked takes no answer any more
 ├── ApprovalRequired                       a person must answer first
 ├── AuthorityDenied (PermissionError)      this caller may not do this
 ├── CodexError                             Codex refused, or cannot be reached
@@ -28,6 +32,7 @@ DispatchError
 ├── PluginFault                            a plugin broke its contract
 ├── ProtocolViolation (ValueError)         a malformed frame on the control socket
 ├── StorageError                           the registry cannot be read or written
+│   └── DiskFull                           there is no room to keep it
 ├── Cancelled                              the caller withdrew the request
 └── RemoteError                            any of these, received from the daemon
 
@@ -62,6 +67,8 @@ PROJECTIONS: dict[str, Projection] = {
     "not_found": Projection(4, 1004),
     "unknown_op": Projection(4, -32601),
     "lane_busy": Projection(5, 1005, retryable=True),
+    "delivery_conflict": Projection(5, 1017),
+    "request_closed": Projection(5, 1019),
     "approval_required": Projection(6, 1006),
     "authority": Projection(7, 1007),
     "app_server": Projection(8, 1008),
@@ -80,6 +87,7 @@ PROJECTIONS: dict[str, Projection] = {
     "partial": Projection(12, 1012),
     "plugin": Projection(13, 1013),
     "storage": Projection(1, 1014),
+    "disk_full": Projection(1, 1024, retryable=True),
     "cancelled": Projection(1, 1015),
     "protocol": Projection(1, -32600),
 }
@@ -175,6 +183,15 @@ class TriggerNotFound(NotFound):
         )
 
 
+class DeliveryNotFound(NotFound):
+    def __init__(self, delivery: str) -> None:
+        super().__init__(
+            f"there is no delivery {delivery!r}",
+            hint="dispatch delivery list shows what was accepted",
+            details={"delivery": delivery},
+        )
+
+
 class UnknownOp(NotFound):
     code = "unknown_op"
 
@@ -186,15 +203,34 @@ class UnknownOp(NotFound):
 
 
 class LaneBusy(DispatchError):
+    """A turn runs in the thread. waiting: it does not go on before somebody answers what Codex asks."""
+
     code = "lane_busy"
 
-    def __init__(self, thread: str, turn_id: str | None) -> None:
+    def __init__(self, thread: str, turn_id: str | None, *, waiting: bool = False) -> None:
+        running = "waits for an answer" if waiting else "is running"
+        hint = (
+            "add --queue to send it when the turn has ended, --steer to say it to the running turn, "
+            "or --interject to replace that turn"
+        )
+        if waiting:
+            hint = f"dispatch request list --thread {thread} shows what Codex asks; or {hint}"
         super().__init__(
-            f"a turn is running in {thread}; a message sent now would be merged into it",
-            hint=f"add --steer to say it to the running turn, --interject to replace that turn, "
-            f"or dispatch wait {thread} and send again",
+            f"a turn {running} in {thread}; a message sent now would be merged into it",
+            hint=hint,
             details={"thread": thread, "turn_id": turn_id},
         )
+
+
+class LaneHeld(LaneBusy):
+    """Nothing runs, but earlier messages come first: they wait, or the outcome of one is unknown."""
+
+    def __init__(self, thread: str, why: str, hint: str) -> None:
+        DispatchError.__init__(self, why, hint=hint, details={"thread": thread, "turn_id": None})
+
+
+class DeliveryConflict(DispatchError):
+    code = "delivery_conflict"
 
 
 class ApprovalRequired(DispatchError):
@@ -288,6 +324,12 @@ class ProtocolViolation(DispatchError, ValueError):
 
 class StorageError(DispatchError):
     code = "storage"
+
+
+class DiskFull(StorageError):
+    """There is no room to keep it; nothing was changed."""
+
+    code = "disk_full"
 
 
 class Cancelled(DispatchError):

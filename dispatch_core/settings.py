@@ -6,6 +6,7 @@ pydantic checks what a table says. It is imported when there is something to che
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime  # noqa: TC003 -- pydantic reads it
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -73,14 +74,46 @@ class PluginsSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySection:
-    """``[policy]``: what callers may do.
+class AllowRule:
+    """``[[policy.allow]]``: a command that runs without asking, in threads that have no sandbox (danger-full-access).
 
-    allow_attached_writes: whether threads that somebody else made may be written once they are attached.
+    argv: the words a command begins with. cwd: it runs in this directory or below. expires: until when, with a time zone.
+    thread: only in the thread with this ref or id.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    argv: tuple[str, ...]
+    cwd: str
+    expires: datetime
+    thread: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.argv or not all(self.argv):
+            raise ValueError("argv needs at least one word, and no empty one")
+        if not Path(self.cwd).expanduser().is_absolute():
+            raise ValueError("cwd must be an absolute path")
+        if self.expires.tzinfo is None:
+            raise ValueError("expires needs a time zone, as in 2026-01-31T18:00:00Z")
+        if self.thread is not None and (not self.thread or self.thread.startswith("@")):
+            raise ValueError("thread must be a ref or an id: a handle can become another thread's")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySection:
+    """``[policy]``: what callers may do, and who answers what Codex asks.
+
+    allow_attached_writes: whether threads that somebody else made may be written once they are attached. requests: what Codex
+    asks in our own threads goes to a person ("attention") or is declined at once ("deny"). attached_requests: the same for
+    threads that somebody else made. request_timeout: seconds until a request that nobody has answered is declined. allow:
+    commands that run without asking, in either.
     """
 
     __pydantic_config__: ClassVar = STRICT
     allow_attached_writes: bool = field(default=False, metadata=NEVER)
+    requests: Literal["attention", "deny"] = field(default="attention", metadata=NEVER)
+    attached_requests: Literal["attention", "deny"] = field(default="deny", metadata=NEVER)
+    request_timeout: float = field(default=300.0, metadata={LEAST: 1, **NEVER})
+    allow: tuple[AllowRule, ...] = field(default=(), metadata=NEVER)
 
 
 SECTIONS: Mapping[str, type] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-LATE = frozenset({"history", "binary", "calls", "client", "process", "rpc", "threads", "turns"})
+LATE = frozenset(
+    {"binary", "calls", "client", "evidence", "history", "process", "rpc", "threads", "turns"}
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from dispatch_core.appserver import binary as binary
     from dispatch_core.appserver import calls as calls
     from dispatch_core.appserver import client as client
+    from dispatch_core.appserver import evidence as evidence
     from dispatch_core.appserver import history as history
     from dispatch_core.appserver import process as process
     from dispatch_core.appserver import rpc as rpc

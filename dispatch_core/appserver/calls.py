@@ -41,7 +41,11 @@ class NotArchived(CodexError):
 
 
 KINDS: tuple[tuple[tuple[str, ...], type[CodexError]], ...] = (
-    (("no rollout found", "thread not loaded", "thread not found"), ThreadUnknown),
+    # The file of a thread whose Codex was killed before the first line was in it is empty: there is no thread in it.
+    (
+        ("no rollout found", "thread not loaded", "thread not found", ".jsonl is empty"),
+        ThreadUnknown,
+    ),
     (("is archived",), ThreadArchived),
     (("no active turn", "expected active turn"), TurnGone),
     (("cannot steer",), NotSteerable),

@@ -15,6 +15,7 @@ from dispatch_core.errors import CodexError, CodexUnavailable, OutcomeUnknown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from dispatch_core.appserver.overload import Places
     from dispatch_core.appserver.process import CodexProcess
     from dispatch_core.appserver.rpc import (
         NotificationHandler,
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 HANDSHAKE_DEADLINE = 20.0
 CLIENT_NAME = "dispatch"
 SHOWN_STDERR = 2000
-NO_HOME = "CODEX_HOME points to"
+# What Codex says on stderr when another start cannot help before somebody has done something, and what that is.
+PERMANENT = (
+    (re.compile("CODEX_HOME points to"), "create that directory or unset CODEX_HOME"),
+    (
+        re.compile("(?:error|failed) (?:loading|to load) config", re.IGNORECASE),
+        "correct Codex's config.toml",
+    ),
+    (re.compile("not logged in|login required", re.IGNORECASE), "codex login"),
+)
 REASON = re.compile(r"^(?:Error: |cannot |error: ).+", re.MULTILINE)
 
 # Sent many times per turn, or with the whole diff each time; the completed item says it all again.
@@ -67,6 +76,31 @@ class AppServer:
         """What was counted and skipped on this connection."""
         return self._rpc.stats
 
+    @property
+    def places(self) -> Places:
+        """How many requests may be in flight."""
+        return self._rpc.places
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for their answer."""
+        return self._rpc.in_flight
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes requests; not any more once it ends."""
+        return self._rpc.open
+
+    @property
+    def fault(self) -> str | None:
+        """Why we gave the connection up, if we did."""
+        return self._rpc.fault
+
+    @property
+    def reaped(self) -> bool:
+        """Whether the process has ended and was reaped."""
+        return self._process.returncode is not None
+
     async def request(
         self,
         method: str,
@@ -77,6 +111,14 @@ class AppServer:
     ) -> dict[str, Any]:
         """Send one request and return its result; see ``Rpc.request``, also for the errors."""
         return await self._rpc.request(method, params, timeout=timeout, on_result=on_result)
+
+    async def probe(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request past those that wait, and return its result, however long that takes; see ``Rpc.probe``."""
+        return await self._rpc.probe(method, params)
+
+    async def end(self, *, hung: bool) -> None:
+        """End the process and reap it; ``closed`` returns then. hung: see ``CodexProcess.terminate``."""
+        await self._process.terminate(EXIT_GRACE, hung=hung)
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """Send a notification; on return it is written. Raises as ``Rpc.notify``."""
@@ -162,7 +204,9 @@ async def _unstartable(
     if isinstance(error, (CodexUnavailable, OutcomeUnknown)):
         said = REASON.search(stderr)
         reason = f"it ended with status {status}" + (f": {said[0]}" if said else "")
-    if NO_HOME in stderr:
-        details["permanent"] = True
-        hint = "create that directory or unset CODEX_HOME, then dispatch down and dispatch up"
+    for cause, fix in PERMANENT:
+        if cause.search(stderr):
+            details["permanent"] = True
+            hint = f"{fix}, then dispatch down and dispatch up"
+            break
     return CodexUnavailable(f"Codex did not start: {reason}", hint=hint, details=details)

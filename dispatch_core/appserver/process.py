@@ -31,6 +31,10 @@ EXIT_GRACE = 3.0
 REAP_PATIENCE = 5.0
 DRAIN_PATIENCE = 1.0
 PREDECESSOR_PATIENCE = 10.0
+OUTWAIT_STEP = 0.05
+# Fields of /proc/PID/stat, counted from the state, which is the third.
+STATE, THREADS, START_TIME, RESIDENT = 0, 17, 19, 21
+ENDED_STATES = ("Z", "X")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 # Run by a bare interpreter between us and the program; it keeps the pid. The parent-death signal is
@@ -89,15 +93,16 @@ class CodexProcess:
         """Return the exit status once it has ended."""
         return await self._process.wait()
 
-    async def terminate(self, grace: float) -> None:
+    async def terminate(self, grace: float, *, hung: bool = False) -> None:
         """End it and reap it: close its stdin, after grace seconds SIGTERM, after as many SIGKILL.
 
-        Signals go to the whole group; what is left of the group after it ended is killed. Does
-        nothing twice.
+        hung: it does not look at its stdin any more, so begin with SIGTERM. Signals go to the whole
+        group; what is left of the group after it ended is killed. Does nothing twice.
         """
+        steps = (signal.SIGTERM, signal.SIGKILL) if hung else (None, signal.SIGTERM, signal.SIGKILL)
         with anyio.CancelScope(shield=True):
             await self.stdin.aclose()
-            for number in (None, signal.SIGTERM, signal.SIGKILL):
+            for number in steps:
                 if number is not None and self.returncode is None:
                     self._signal(number)
                 with anyio.move_on_after(REAP_PATIENCE if number == signal.SIGKILL else grace):
@@ -195,7 +200,7 @@ async def output_of(command: Sequence[str]) -> str:
 class Predecessor(StrEnum):
     """What became of a left-over process.
 
-    UNIDENTIFIED: this system cannot tell it from another one, and nothing was done.
+    UNIDENTIFIED: there is a process of this number, this system cannot tell whether it is the one, and nothing was done to it.
     """
 
     GONE = "gone"
@@ -213,7 +218,7 @@ async def kill_predecessor(
     another start is never touched.
     """
     if start_time is None or sys.platform != "linux":
-        return Predecessor.UNIDENTIFIED
+        return await _outwait(pid, patience)
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -237,13 +242,70 @@ async def kill_predecessor(
 
 def start_time_of(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if it cannot be told."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[START_TIME])
+
+
+def state_of(pid: int) -> str | None:
+    """Return the state of a process in the kernel's letter, such as R, S, T (stopped) or Z; None if it cannot be told."""
+    fields = _stat(pid)
+    return None if fields is None else fields[STATE]
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Return the memory a process holds now, in bytes; None where the system does not tell."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[RESIDENT]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_gone(pid: int, start_time: int | None) -> bool | None:
+    """Return whether it is proven that a process of this boot does nothing any more.
+
+    pid and start_time as CodexProcess told them. True: there is no process of that number, or it is another one, or it has ended
+    and only waits to be reaped. False: it is there. None: there is one, and the system does not tell whether it is the same.
+    """
+    try:
+        if not _exists(pid):
+            return True
+    except PermissionError:
+        return None
+    fields = _stat(pid)
+    if fields is None and not _exists(pid):
+        return True  # it went away between the two questions
+    if fields is None or start_time is None:
+        return None
+    if int(fields[START_TIME]) != start_time:
+        return True
+    # A program whose first thread has ended looks like a zombie, too, while its other threads run on.
+    return fields[STATE] in ENDED_STATES and int(fields[THREADS]) <= 1
+
+
+def _exists(pid: int) -> bool:
+    """Return whether there is a process of this number. Raises PermissionError when it is somebody else's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return what /proc says of a process, from its state on; None if it says nothing."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The second field, the name in parentheses, may hold anything; state is the third and the start
-    # the 22nd.
-    return int(stat.rpartition(")")[2].split()[19])
+    # The field before, the name in parentheses, may hold anything.
+    return stat.rpartition(")")[2].split()
+
+
+async def _outwait(pid: int, patience: float) -> Predecessor:
+    """Wait until no process has this number, for at most patience seconds."""
+    with anyio.move_on_after(patience):
+        while is_gone(pid, None) is not True:  # noqa: ASYNC110 -- the end of another's child is no event here
+            await anyio.sleep(OUTWAIT_STEP)
+        return Predecessor.GONE
+    return Predecessor.UNIDENTIFIED
 
 
 async def _ends_within(handle: int, patience: float) -> bool:

@@ -105,19 +105,30 @@ class ThreadTurnsListParams(Params):
     items_view: ItemsView = Field(default="notLoaded", description="How much of each turn.")
 
 
+SANDBOXES = {
+    "readOnly": "read-only",
+    "workspaceWrite": "workspace-write",
+    "dangerFullAccess": "danger-full-access",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A thread that Codex holds now. name: in Codex's own lists."""
+    """A thread that Codex holds now. name: in Codex's own lists. sandbox: the mode, None if it is none that we know."""
 
     id: str
     name: str | None
     cwd: str | None
     in_use: ModelInUse
+    sandbox: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadFacts:
-    """What Codex says of a thread without loading it. status: UNKNOWN unless this Codex holds it. stored: it is on disk."""
+    """What Codex says of a thread without loading it.
+
+    status: UNKNOWN unless this Codex holds it. stored: it is on disk. path: of the file in which it is, or will be.
+    """
 
     id: str
     name: str | None
@@ -127,6 +138,7 @@ class ThreadFacts:
     stored: bool
     ephemeral: bool
     in_use: ModelInUse
+    path: str | None = None
 
     @property
     def archived(self) -> bool:
@@ -141,6 +153,7 @@ def read_started(answer: Mapping[str, Any]) -> Started:
         name=_text(thread.get("name")),
         cwd=_text(answer.get("cwd")) or _text(thread.get("cwd")),
         in_use=_in_use(answer),
+        sandbox=SANDBOXES.get(str(_object(answer.get("sandbox")).get("type"))),
     )
 
 
@@ -159,6 +172,7 @@ def read_facts(answer: Mapping[str, Any]) -> ThreadFacts:
         stored=path is not None and (preview is not None or kind == "notLoaded"),
         ephemeral=thread.get("ephemeral") is True,
         in_use=_in_use(thread),
+        path=path,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import date, time
 from typing import TYPE_CHECKING, Any
 
 from dispatch_core.config.files import similar
@@ -181,4 +182,11 @@ def _beaten(say: Say, winner: Say) -> Say:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """Return a value of the configuration as JSON."""
+    if is_dataclass(value):
+        return {known.name: _plain(getattr(value, known.name)) for known in fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value.isoformat() if isinstance(value, date | time) else value

@@ -42,7 +42,7 @@ def _section(name: str) -> dict[str, Any]:
     found: dict[str, Any] = TypeAdapter(model).json_schema()
     properties = {}
     for known in fields(model):
-        entry = dict(found["properties"][known.name])
+        entry = _whole(found["properties"][known.name], found.get("$defs", {}))
         if (least := known.metadata.get(LEAST)) is not None:
             entry["minimum"] = least
         properties[known.name] = {**entry, CLASS: known.metadata[PROJECT]}
@@ -52,6 +52,17 @@ def _section(name: str) -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _whole(entry: Any, definitions: dict[str, Any]) -> Any:
+    """Return a part of a schema with what it refers to in its place."""
+    if isinstance(entry, list):
+        return [_whole(one, definitions) for one in entry]
+    if not isinstance(entry, dict):
+        return entry
+    if "$ref" in entry:
+        return _whole(definitions[entry["$ref"].rpartition("/")[2]], definitions)
+    return {name: _whole(one, definitions) for name, one in entry.items()}
 
 
 def _thread() -> dict[str, Any]:

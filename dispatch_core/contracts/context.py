@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dispatch_core.contracts.caller import Caller
+    from dispatch_core.contracts.deliveries import Deliveries
     from dispatch_core.contracts.events import Events
     from dispatch_core.contracts.history import History
     from dispatch_core.contracts.records import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         TriggerRecord,
         TurnRecord,
     )
+    from dispatch_core.contracts.requests import Requests
     from dispatch_core.contracts.storage import Storage
     from dispatch_core.contracts.surface import OpCaller
 
@@ -109,7 +111,7 @@ class Lanes(Protocol):
     async def load(self, thread: ThreadRecord) -> ThreadRecord:
         """Make Codex hold the thread, hear from now on what it does, and return it as it is then.
 
-        One that Codex never stored is started anew, under another native_id. Raises as send, of which nothing is sent.
+        One that Codex never stored is started anew, under another native_id. Raises as ``Deliveries.send``; nothing is sent.
         """
         ...
 
@@ -121,26 +123,11 @@ class Lanes(Protocol):
         """Raise ValidationFailed for a message that ``send`` would refuse: its text, or a picture that is none."""
         ...
 
-    async def send(self, thread: ThreadRecord, message: Message) -> TurnRecord:
-        """Start a turn with one message and return it as SUBMITTED, recorded before Codex was asked.
-
-        STARTED: Codex put the message into a turn that ran already, because somebody else had started it.
-        Raises LaneBusy while a turn runs, ValidationFailed for text Codex would swallow, CodexError when Codex refused,
-        ActiveWriter when another process holds the thread, and OutcomeUnknown when it cannot be told whether the turn started.
-        """
-        ...
-
     async def steer(self, thread: ThreadRecord, message: Message) -> TurnRecord:
         """Add a message to the running turn and return that turn. Codex drops the answer it was streaming and starts it anew.
 
-        Raises NoActiveTurn when none runs, also when it ended on the way; then nothing was said. OutcomeUnknown as send.
-        """
-        ...
-
-    async def interject(self, thread: ThreadRecord, message: Message) -> TurnRecord:
-        """Interrupt the running turn, stop the commands it leaves running, and start a turn with the message.
-
-        Raises NoActiveTurn when none runs. OutcomeUnknown as send.
+        Raises NoActiveTurn when none runs, also when it ended on the way; then nothing was said. OutcomeUnknown when
+        it cannot be told.
         """
         ...
 
@@ -191,9 +178,10 @@ class Lanes(Protocol):
         ...
 
     async def settled(self, thread: ThreadRecord) -> ThreadRecord:
-        """Return the thread once no turn runs in it, or it needs attention. Waits without a deadline of its own.
+        """Return the thread once no turn runs in it and no message waits to be sent, or it needs attention.
 
-        A turn that ended with Codex is settled from history first; UNKNOWN remains when Codex cannot be started again.
+        It waits without a deadline of its own. A turn that ended with Codex is settled from history first; UNKNOWN remains when
+        Codex cannot be started again.
         """
         ...
 
@@ -237,10 +225,12 @@ class Daemon(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpContext:
-    """Everything a handler may touch, made anew for each call. An eleventh field needs a design note."""
+    """Everything a handler may touch, made anew for each call. A thirteenth field needs a design note."""
 
     caller: Caller
     lanes: Lanes
+    deliveries: Deliveries
+    requests: Requests
     codex: Codex
     store: Storage
     events: Events

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class EventKind(StrEnum):
-    """The vocabulary. ``thread.*``, ``turn.*``, ``item.*`` and ``goal.*`` events carry a thread key."""
+    """The vocabulary.
+
+    ``thread.*``, ``turn.*``, ``item.*``, ``goal.*``, ``delivery.*`` and ``request.*`` events carry a thread key.
+    """
 
     TURN_STARTED = "turn.started"
     TURN_COMPLETED = "turn.completed"
@@ -25,6 +28,9 @@ class EventKind(StrEnum):
     THREAD_STATUS = "thread.status"
     THREAD_CHANGED = "thread.changed"
     GOAL_CHANGED = "goal.changed"
+    DELIVERY_CHANGED = "delivery.changed"
+    REQUEST_OPENED = "request.opened"
+    REQUEST_CLOSED = "request.closed"
     APPROVAL_REQUESTED = "approval.requested"
     TRIGGER_CHANGED = "trigger.changed"
     TRIGGER_FIRED = "trigger.fired"

@@ -79,7 +79,8 @@ class Op(Generic[I, O]):
 
     name: "send", "goal.set", third party "acme.deploy"; a dot is a CLI group. summary: imperative, one line, at most 72
     characters. noun: what it acts on ("thread", "message", "trigger", "daemon", a third party's namespace); help sections and MCP
-    tools are grouped by it. idempotent: permits one retry after a reconnect. render: text for people, laid out for
+    tools are grouped by it. idempotent: permits one retry after a reconnect; an input field ``idempotency_key`` says that calls
+    with the same key have the effect of one, and triggers fill it in. render: text for people, laid out for
     the width and colours of the view. timeout: seconds, None for ops that wait. hidden_from: names of surfaces. stream: how
     the answer goes on, for ops that can be followed. progress: while it runs the op publishes ``op.progress`` events with
     {"op", "text", "done", "total"}, which a terminal shows.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from dispatch_core.contracts.deliveries import DeliveryStore
     from dispatch_core.contracts.history import HistoryIndex
     from dispatch_core.contracts.records import (
         ActionRecord,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         TriggerRecord,
         TurnRecord,
     )
+    from dispatch_core.contracts.requests import RequestStore
+    from dispatch_core.errors import StorageError
 
 LookupField = Literal["ref", "native_id", "handle", "title", "title_like"]
 
@@ -129,8 +132,8 @@ class FiringStore(Protocol):
         """Return the newest firing of a trigger."""
         ...
 
-    async def abandon(self) -> tuple[FiringRecord, ...]:
-        """Turn every CLAIMED firing into UNKNOWN, at daemon start, and return them."""
+    async def claimed(self) -> tuple[FiringRecord, ...]:
+        """Return every firing that is CLAIMED, oldest first: at the daemon's start, what the former one had not finished."""
         ...
 
 
@@ -192,9 +195,10 @@ class Maintenance(Protocol):
 
 
 class Storage(Protocol):
-    """One backend. Deliveries and requests join as further stores.
+    """One backend.
 
-    index: full-text search over histories, None for a backend without one. maintenance: None for a backend that needs none.
+    full: there is no room for anything new; what was accepted can still be brought to its end. index: full-text search over
+    histories, None for a backend without one. maintenance: None for a backend that needs none.
     """
 
     name: str
@@ -203,8 +207,20 @@ class Storage(Protocol):
     triggers: TriggerStore
     firings: FiringStore
     cache: CacheStore
+    deliveries: DeliveryStore
+    requests: RequestStore
     index: HistoryIndex | None
     maintenance: Maintenance | None
+
+    @property
+    def full(self) -> bool:
+        """Whether messages have to be refused because there is no room to keep them."""
+        ...
+
+    @property
+    def fault(self) -> StorageError | None:
+        """Why nothing is written any more until another daemon opens the backend; None while all is well."""
+        ...
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the backend, bring its schema up to date, and push its cleanup on the caller's stack.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -252,7 +253,7 @@ class Connection:
             await self._host.open_session(surface, self._stream, self._caller, options, started)
         except PEER_GONE:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not begun and isinstance(error, DispatchError):
                 raise
             log.exception("a session of the surface %s failed", surface)
@@ -321,13 +322,17 @@ class Connection:
             raise Cancelled(f"the request {request.method} was cancelled by its client")
         except DispatchError as error:
             return wire.error_frame(request.id, error)
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("the request %s failed", request.method)
-            broken = DispatchError(
-                f"{request.method} failed in a way nobody foresaw",
-                hint="dispatch daemon log --daemon",
+            return wire.error_frame(request.id, _unforeseen(request.method))
+        except anyio.get_cancelled_exc_class():
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # Nobody cancelled us: the op let out the end of something it waited for. In the task group it would end its siblings.
+            log.exception(
+                "the request %s ended by a cancellation that was not its own", request.method
             )
-            return wire.error_frame(request.id, broken)
+            return wire.error_frame(request.id, _unforeseen(request.method))
 
     # The end
 
@@ -350,6 +355,12 @@ class Connection:
                 await self._stream.send_eof()
                 while True:
                     await self._stream.receive()
+
+
+def _unforeseen(method: str) -> DispatchError:
+    return DispatchError(
+        f"{method} failed in a way nobody foresaw", hint="dispatch daemon log --daemon"
+    )
 
 
 _CONTROL: dict[str, Callable[[Connection, Mapping[str, Any]], dict[str, Any]]] = {

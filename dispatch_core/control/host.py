@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class Limits:
     """How much one server, and one connection of it, takes at a time.
 
-    hello: seconds until the greeting must be complete. linger: seconds for which input is thrown away after a fatal error, so
-    that a client that is still writing can read the reason. read_ahead: bytes of requests that may wait for one of the
-    in_flight slots before reading pauses.
+    connections: at most; fewer where the process may not open so many files. hello: seconds until the greeting must be
+    complete. linger: seconds for which input is thrown away after a fatal error, so that a client that is still writing can
+    read the reason. read_ahead: bytes of requests that may wait for one of the in_flight slots before reading pauses.
     """
 
-    connections: int = 256
+    connections: int = 1280
     in_flight: int = 32
     subscriptions: int = 16
     malformed: int = 100

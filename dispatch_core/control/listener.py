@@ -28,46 +28,44 @@ def open_listener(path: Path) -> socket.socket:
     try:
         _check_place(path, directory)
         return _bind(path, directory)
+    except BaseException:
+        os.close(directory)
+        raise
+
+
+def close_listener(sock: socket.socket, path: Path) -> None:
+    """Close the listener and remove its file, unless what is there now is not this listener."""
+    sock.close()
+    if not isinstance(sock, Listener) or sock.directory is None:
+        return
+    directory, sock.directory = sock.directory, None
+    try:
+        if _inode(path.name, directory) == sock.inode:
+            os.unlink(path.name, dir_fd=directory)
+    except FileNotFoundError:
+        return
     finally:
         os.close(directory)
 
 
-def close_listener(sock: socket.socket, path: Path) -> None:
-    """Close the listener and remove path, unless what is there now is not this listener."""
-    ours = _bound_inode(sock)
-    sock.close()
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    if stat.S_ISSOCK(status.st_mode) and (status.st_dev, status.st_ino) == ours:
-        path.unlink(missing_ok=True)
-
-
 class Listener(socket.socket):
-    """A listening socket that remembers the file it made, because the kernel names only the path it was bound to."""
+    """A listening socket that remembers the file it made and an open descriptor of the directory it is in.
+
+    The kernel names only the path it was bound to, and by the time of closing that may lead elsewhere.
+    """
 
     inode: tuple[int, int] | None = None
-
-
-def _bound_inode(sock: socket.socket) -> tuple[int, int] | None:
-    return sock.inode if isinstance(sock, Listener) else None
+    directory: int | None = None
 
 
 def _check_length(path: Path) -> None:
-    longest = max(len(os.fsencode(name)) for name in (path, _temporary(path)))
+    longest = len(os.fsencode(path))
     if longest > MAX_PATH:
         raise ValidationFailed(
             f"the path of the control socket is too long: {path} needs {longest} bytes, and {MAX_PATH} is the most",
             hint="set DISPATCH_HOME to a shorter path",
             details={"path": str(path), "bytes": longest},
         )
-
-
-def _temporary(path: Path) -> Path:
-    telling = path.with_name(f".{path.name}.{os.getpid()}")
-    # A path that is allowed must not fail because of the name it has for an instant.
-    return telling if len(os.fsencode(telling)) <= MAX_PATH else path.with_name(f".{os.getpid()}")
 
 
 def _open_directory(path: Path) -> int:
@@ -115,29 +113,24 @@ def _check_place(path: Path, directory: int) -> None:
 
 
 def _bind(path: Path, directory: int) -> socket.socket:
-    temporary = _temporary(path)
+    temporary = f".{os.getpid()}.sock"
     listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(temporary.name, directory)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(temporary))
-        finally:
-            os.umask(before)
-        # bind() goes by path; the descriptor says whether the directory at that path is still the one that was checked.
-        try:
-            status = os.lstat(temporary.name, dir_fd=directory)
-        except FileNotFoundError as error:
-            fix = "find out who exchanges it, then dispatch up"
-            raise _refused(
-                path, f"{path.parent} was exchanged while the socket was made", fix
-            ) from error
-        listener.inode = (status.st_dev, status.st_ino)
+        _remove_stale(temporary, directory)
+        _bind_in(directory, listener, temporary)
+        listener.inode = _inode(temporary, directory)
         listener.listen(BACKLOG)
-        os.rename(temporary.name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        if not _is_at(path, listener.inode):
+            _remove_stale(path.name, directory)
+            raise _refused(
+                path,
+                f"{path.parent} was exchanged while the socket was made",
+                "find out who exchanges it, then dispatch up",
+            )
     except OSError as error:
         listener.close()
-        _remove_stale(temporary.name, directory)
+        _remove_stale(temporary, directory)
         raise _refused(
             path,
             f"{path} cannot be made: {error.strerror or error}",
@@ -146,7 +139,37 @@ def _bind(path: Path, directory: int) -> socket.socket:
     except ValidationFailed:
         listener.close()
         raise
+    listener.directory = directory
     return listener
+
+
+def _bind_in(directory: int, listener: socket.socket, name: str) -> None:
+    """Bind the socket to a name in the directory that was checked, with mode 0600.
+
+    A path could lead to another directory by now, and bind() takes no descriptor; a name alone is of the working directory. That
+    is the whole process's, like the umask: no other task runs meanwhile, and threads use absolute paths.
+    """
+    here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        os.fchdir(directory)
+        listener.bind(name)
+    finally:
+        os.fchdir(here)
+        os.umask(before)
+        os.close(here)
+
+
+def _is_at(path: Path, inode: tuple[int, int]) -> bool:
+    try:
+        return _inode(path) == inode
+    except OSError:
+        return False
+
+
+def _inode(path: str | Path, directory: int | None = None) -> tuple[int, int]:
+    status = os.lstat(path, dir_fd=directory)
+    return status.st_dev, status.st_ino
 
 
 def _remove_stale(name: str, directory: int) -> None:

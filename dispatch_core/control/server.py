@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ABORTED = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
 BACK_OFF = 0.1
+# Descriptors that connections leave to the rest of the process: the registry, Codex, the logs, what ops open.
+SPARE = 64
 
 
 class ControlServer:
@@ -38,6 +42,7 @@ class ControlServer:
     def __init__(self, host: Host, *, limits: Limits | None = None) -> None:
         self._host = host
         self._limits = limits or Limits()
+        self._most = self._limits.connections
         self._reserve: int | None = None
         self._connections = 0
 
@@ -54,6 +59,7 @@ class ControlServer:
         Raises OSError when the listener itself is broken. Nothing that a client does, and no failure of a request, ends it.
         """
         listener.settimeout(0)
+        self._most = min(self._limits.connections, _affordable())
         self._hold_reserve()
         try:
             async with anyio.create_task_group() as connections:
@@ -89,9 +95,11 @@ class ControlServer:
             log.warning("refused a connection of user %s", uid)
             sock.close()
             return
-        if self._connections >= self._limits.connections:
-            _refuse(sock, f"the daemon serves {self._limits.connections} connections already")
+        if self._connections >= self._most:
+            _refuse(sock, f"the daemon serves {self._most} connections already")
             return
+        if self._reserve is None:
+            self._hold_reserve()
         self._connections += 1
         connections.start_soon(self._serve_one, sock)
 
@@ -99,7 +107,8 @@ class ControlServer:
         stream = PeerStream(sock)
         try:
             await Connection(self._host, stream, self._limits).run()
-        except Exception:
+        except (Exception, SystemExit):
+            # SystemExit too: a plugin's session that calls sys.exit() ends itself alone.
             log.exception("a control connection failed")
         finally:
             self._connections -= 1
@@ -128,6 +137,12 @@ class ControlServer:
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
+
+
+def _affordable() -> int:
+    """Return how many connections this process can have open and still open files for their requests."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else max(1, most - SPARE)
 
 
 def _refuse(sock: socket.socket, reason: str) -> None:

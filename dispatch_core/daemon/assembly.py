@@ -22,9 +22,11 @@ from dispatch_core.control.listener import close_listener, open_listener
 from dispatch_core.control.server import ControlServer
 from dispatch_core.daemon.host import DaemonHost
 from dispatch_core.daemon.lock import private_directory
+from dispatch_core.daemon.notify import Notifier
 from dispatch_core.daemon.status import DaemonStatus
 from dispatch_core.engine.clock import SystemClock
 from dispatch_core.engine.events import EventBus
+from dispatch_core.errors import PluginFault, StorageError
 from dispatch_core.plugin import manifest as manifests
 from dispatch_core.plugin.activate import Plugins
 from dispatch_core.settings import SECTIONS, Settings, StorageSection
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from dispatch_core.contracts.storage import Storage
+    from dispatch_core.contracts.storage import Maintenance, Storage
     from dispatch_core.daemon.engine import Engine
     from dispatch_core.daemon.startup import Launch, ReadyPipe
     from dispatch_core.plugin.catalog import Catalog
@@ -48,6 +50,32 @@ SWITCH_INTERVAL = 0.0005
 def run(launch: Launch, settings: Settings, ready: ReadyPipe) -> None:
     """Run the daemon to its end. Raises DispatchError when it cannot start."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    manifest, plugins, storage = _prepare(launch, settings)
+    anyio.run(Daemon(launch, settings, manifest, plugins, storage).serve, ready)
+
+
+def check(launch: Launch, settings: Settings) -> None:
+    """Return if the daemon could start: everything is imported, and nothing that is stored is touched. Raises DispatchError."""
+    _, plugins, storage = _prepare(launch, settings)
+    _load(plugins)
+    for report in plugins.quarantined():
+        if report.first_party:
+            raise PluginFault(
+                f"its own part {report.name} is broken: {report.reason}",
+                hint=f"install codex-dispatch again; dispatch plugins show {report.name}",
+            )
+    maintenance: Maintenance | None = getattr(storage, "maintenance", None)
+    stored = maintenance.check() if maintenance is not None else None
+    if stored is not None and stored.schema is not None and stored.schema > stored.supported:
+        raise StorageError(
+            f"the registry {stored.path} has schema {stored.schema}, made by a newer dispatch; "
+            f"this one knows schema {stored.supported}",
+            hint="install that version again, or a newer one",
+            details={"path": stored.path, "schema": stored.schema, "known": stored.supported},
+        )
+
+
+def _prepare(launch: Launch, settings: Settings) -> tuple[Mapping[str, Any], Plugins, Storage]:
     # What is wrong is said now, not when it is first needed; [plugins] is the manifest's, which safe mode builds without it.
     for name in SECTIONS.keys() - {"plugins"}:
         settings.section(name, SECTIONS[name])
@@ -55,8 +83,8 @@ def run(launch: Launch, settings: Settings, ready: ReadyPipe) -> None:
     plugins = Plugins(manifest, settings)
     plugins.note()
     backend = settings.section("storage", StorageSection).backend
-    storage = plugins.storage(backend, private_directory(launch.paths.data(offline=launch.offline)))
-    anyio.run(Daemon(launch, settings, manifest, plugins, storage).serve, ready)
+    folder = private_directory(launch.paths.data(offline=launch.offline))
+    return manifest, plugins, plugins.storage(backend, folder)
 
 
 class Daemon:
@@ -76,7 +104,9 @@ class Daemon:
         self._storage = storage
         self._clock = SystemClock()
         self._sessions = {s["name"]: s["session"] for s in manifest["surfaces"] if s["session"]}
-        self._status = DaemonStatus(launch.paths, manifest, plugins, offline=launch.offline)
+        self._status = DaemonStatus(
+            launch.paths, manifest, plugins, offline=launch.offline, storage=storage
+        )
 
     async def serve(self, ready: ReadyPipe) -> None:
         """Run until asked to stop, then drain and stop everything in reverse order."""
@@ -87,9 +117,11 @@ class Daemon:
             stack.callback(close_listener, listener, path)
             events = EventBus(self._clock)
             host = DaemonHost(self._status, events, self._plugins.entries, self._sessions)
+            notifier = Notifier(os.environ)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(ControlServer(host).serve, listener)
                 ready.say({"ready": True, "pid": os.getpid(), "state": self._status.state})
+                tasks.start_soon(notifier.run)
                 log.info("dispatchd %s listens on %s", self._status.version, path)
                 tasks.start_soon(_watch_signals, host)
                 engine = await self._engine(events)
@@ -99,6 +131,7 @@ class Daemon:
                 gc.freeze()
                 gc.enable()
                 await host.stopping.wait()
+                notifier.stopping()
                 await engine.drain(host)
                 tasks.cancel_scope.cancel()
 

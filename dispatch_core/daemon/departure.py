@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -23,21 +24,40 @@ def once_unlocked(paths: Paths, timeout: float, then: Callable[[], None]) -> boo
     """Run ``then`` while holding the daemon's lock, as soon as it is free; False if it is not within timeout seconds.
 
     The daemon holds the lock for its whole life and the kernel releases it, so having it proves that no daemon uses the home,
-    which neither a missing socket nor a pid (it may be somebody else's by now) does. flock has no deadline, hence the thread.
+    which neither a missing socket nor a pid (it may be somebody else's by now) does.
     """
     try:
-        descriptor = os.open(
-            paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        descriptor = acquire(paths.lock, timeout)
     except FileNotFoundError:
         return True  # no home, so no daemon in it
+    if descriptor is None:
+        return False
+    try:
+        then()
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def acquire(path: str, timeout: float) -> int | None:
+    """Return a descriptor that holds the lock at path until it is closed; None if others have it for timeout seconds.
+
+    The file is made if need be; FileNotFoundError says that there is no directory for it. flock has no deadline, hence the
+    thread.
+    """
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        descriptor = os.open(path, os.O_RDONLY | flags)  # it can be locked all the same
     if _try_lock(descriptor):
-        return _finish(descriptor, then)
+        return descriptor
     if timeout <= 0:
         os.close(descriptor)
-        return False
-    waiter = _LockWaiter(descriptor)
-    return waiter.wait(timeout) and _finish(descriptor, then)
+        return None
+    return descriptor if _LockWaiter(descriptor).wait(timeout) else None
 
 
 class _LockWaiter:
@@ -71,14 +91,6 @@ def _try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return True
-
-
-def _finish(descriptor: int, then: Callable[[], None]) -> bool:
-    try:
-        then()
-    finally:
-        os.close(descriptor)
     return True
 
 

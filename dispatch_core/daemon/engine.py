@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from dispatch_core import appserver
+from dispatch_core import failpoints
 from dispatch_core.contracts.context import OpContext
 from dispatch_core.contracts.events import EventKind
+from dispatch_core.daemon.codex_link import SupervisedCodex
+from dispatch_core.daemon.proven import ProvenVersions
 from dispatch_core.daemon.supervisor import CodexPlan, Supervisor
-from dispatch_core.engine.approvals import Approvals
-from dispatch_core.engine.clock import boot_time
+from dispatch_core.engine.clock import boot_id, boot_time
 from dispatch_core.engine.dispatcher import Dispatcher
 from dispatch_core.engine.goals import Goals
 from dispatch_core.engine.history.histories import Histories
 from dispatch_core.engine.lanes import Lanes
+from dispatch_core.engine.requests.desk import Desk
+from dispatch_core.engine.requests.inbox import Inbox
 from dispatch_core.engine.triggers import TriggerEngine
 from dispatch_core.settings import CodexSection, DaemonSection, PolicySection, Settings
 
@@ -80,15 +83,23 @@ class Engine:
             base.storage,
             base.events,
             base.clock,
-            self.supervisor,
+            SupervisedCodex(self.supervisor, ProvenVersions(base.launch.paths.home)),
             booted_at=boot_time(),
+            boot=boot_id(),
             policy=base.settings.section("policy", PolicySection),
         )
         self.histories = Histories(base.storage.index, self._codex_home(), base.clock)
         self.goals = Goals(
             base.storage, base.events, base.clock, self.supervisor, self.lanes.key_of
         )
-        self.approvals = Approvals(base.events, self.lanes.key_of)
+        self.inbox = Inbox(
+            base.storage,
+            base.events,
+            base.clock,
+            self.lanes.key_of,
+            base.settings.section("policy", PolicySection),
+        )
+        self.requests = Desk(base.storage, base.clock, self.inbox)
         self.dispatcher = Dispatcher(catalog, base.plugins.entries, self._context)
         self.triggers = TriggerEngine(
             kinds=catalog.kinds,
@@ -96,12 +107,14 @@ class Engine:
             events=base.events,
             clock=base.clock,
             call=self.dispatcher.call,
+            fields=self.dispatcher.fields,
             resolve=self.lanes.resolve,
         )
 
     async def start(self, tasks: TaskGroup) -> None:
         """Start everything; Codex goes on starting after this returns."""
         await tasks.start(self.lanes.run)
+        await tasks.start(self.inbox.run)
         await tasks.start(self.triggers.run)
         await tasks.start(partial(self._run_codex, tasks))
 
@@ -113,6 +126,8 @@ class Engine:
         """Take no more work, end what is being done, pause active goals, let turns end within the grace, interrupt the rest."""
         self._base.status.draining = True
         self.dispatcher.closed = True
+        self.lanes.stop_sending()
+        await failpoints.reach("drain.begun")
         self._base.events.publish(EventKind.DAEMON_STATE, data={"state": "draining"})
         grace = self._base.settings.section("daemon", DaemonSection).grace
         if host.grace is not None:
@@ -136,11 +151,14 @@ class Engine:
                 )  # one may have become active while turns were waited for
                 await self.lanes.interrupt_all()
         await self.lanes.flush()
+        await failpoints.reach("drain.before_stop")
 
     def _context(self, caller: Caller) -> OpContext:
         return OpContext(
             caller=caller,
             lanes=self.lanes,
+            deliveries=self.lanes.deliveries,
+            requests=self.requests,
             codex=self.supervisor,
             store=self._base.storage,
             events=self._base.events,
@@ -154,19 +172,18 @@ class Engine:
     def _notified(self, method: str, params: Mapping[str, Any]) -> None:
         self.lanes.notified(method, params)
         self.goals.notified(method, params)
+        self.inbox.notified(method, params)
 
     def _lost(self) -> None:
+        failpoints.reach_sync("lost.heard")
         self.lanes.lost()
         self.goals.lost()
+        self.inbox.lost()
 
     async def _requested(
         self, request_id: int | str, method: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
-        result = self.approvals.answer(method, params)
-        if result is None:
-            log.warning("codex asked %s (request %s), which is unknown", method, request_id)
-            raise appserver.rpc.RpcRefusal
-        return result
+        return dict(await self.inbox.asked(request_id, method, params))
 
     async def _run_codex(self, tasks: TaskGroup, *, task_status: Any) -> None:
         if self._base.launch.offline:
@@ -181,6 +198,7 @@ class Engine:
             on_ready=self.lanes.recover,
             on_lost=self._lost,
             on_stranded=self.lanes.stranded,
+            idle=lambda: not self.busy(),
             task_status=task_status,
         )
 

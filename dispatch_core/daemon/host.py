@@ -89,7 +89,7 @@ class DaemonHost:
         if stale and not active and not self._open_sessions:
             raise DaemonStale(
                 "the running daemon was started with other plugins, another configuration or another build",
-                hint="dispatch down, then dispatch up",
+                hint="dispatch upgrade",
                 details=greeting,
             )
         return greeting
@@ -108,16 +108,37 @@ class DaemonHost:
         schema: str | None,
         view: Mapping[str, Any] | None,
     ) -> OpReply:
-        """Run an op, unless its contract is not the one the client knows."""
+        """Run an op, unless its contract is not the one the client knows. Raises DaemonStale, having done nothing, then."""
         dispatcher = await self._ready()
-        entry = dispatcher.entry(name)
-        if schema is not None and schema != entry["schema_hash"]:
-            raise DaemonStale(
-                f"the daemon knows another version of {name}; nothing was done",
-                hint="dispatch down, then dispatch up",
-                details={"op": name, "active_turns": len(self._busy())},
-            )
+        known = self._entries.get(name)
+        if schema is not None and (known is None or schema != known["schema_hash"]):
+            raise self._stale(name)
         return await dispatcher.call(name, args, caller, view=view)
+
+    def _stale(self, name: str) -> DaemonStale:
+        turns, sessions = len(self._busy()), self._open_sessions
+        going_on = " and ".join(
+            f"{count} {noun}{'s' * (count > 1)}"
+            for count, noun in ((turns, "turn"), (sessions, "session"))
+            if count
+        )
+        own = f"the daemon that runs ({self._status.version}, build {self._status.build})"
+        return DaemonStale(
+            f"{own} has another version of {name}; nothing was done"
+            + (f". It is not replaced by itself while it has {going_on}" if going_on else ""),
+            hint="dispatch upgrade replaces it now, and gives turns time to end"
+            if going_on
+            else "dispatch upgrade",
+            details={
+                "op": name,
+                "instance": self.instance,
+                "version": self._status.version,
+                "build": self._status.build,
+                "offline": self._status.offline,
+                "active_turns": turns,
+                "sessions": sessions,
+            },
+        )
 
     def shutdown(self, grace: float | None) -> None:
         """Begin to stop. Asked again, the new grace counts from then on if it is shorter."""

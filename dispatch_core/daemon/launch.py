@@ -19,9 +19,9 @@ from dispatch_core.control.sync_client import Connection
 from dispatch_core.control.wire import PROTOCOL
 from dispatch_core.daemon.departure import ended, hold_process, once_unlocked
 from dispatch_core.daemon.paths import READY_FD
+from dispatch_core.daemon.startup import SERVICE_VARIABLES
 from dispatch_core.errors import (
     AlreadyRunning,
-    DaemonStale,
     DaemonUnreachable,
     RemoteError,
     TimedOut,
@@ -30,7 +30,7 @@ from dispatch_core.errors import (
 
 TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
     from typing import Any
 
     from dispatch_core.daemon.departure import Process
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 5.0
 START_TIMEOUT = 15.0
 SETTLE_TIMEOUT = 5.0  # seconds Codex gets to answer its first request
-RESTART_GRACE = 5.0
 STOP_TIMEOUT = 60.0  # seconds on top of the grace; only a stuck daemon takes it
 KILL_AFTER = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -52,7 +51,8 @@ PATH_VARIABLES = ("DISPATCH_SOCKET", "DISPATCH_CONFIG", "DISPATCH_CODEX_BIN", "C
 def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[str, Any]:
     """Make sure that a daemon answers on the socket and say whether this call started it.
 
-    Returns {status: "started" | "already_running", started, pid, socket, home, offline, state}. timeout: seconds for everything.
+    Returns {status: "started" | "already_running", started, pid, socket, home, offline, state, identity}. timeout: seconds
+    for everything.
     Raises DaemonUnreachable with the last lines of its output when it cannot start, or the error that it reported.
     """
     deadline = time.monotonic() + timeout
@@ -69,25 +69,6 @@ def up(paths: Paths, *, offline: bool, timeout: float = START_TIMEOUT) -> dict[s
         winner = _wait_for_winner(paths, deadline)
         if winner is not None and winner.get("state") != "draining":
             return _answer(paths, AlreadyRunning.code, winner)
-
-
-def replace(paths: Paths, error: RemoteError, note: Callable[[str], None]) -> None:
-    """Restart a daemon that refused a client because it runs another build or other plugins.
-
-    error: its ``daemon_stale``. note: told what is being done. Raises DaemonStale, having done nothing, while turns run in it.
-    """
-    if error.details.get("active_turns") != 0:
-        raise DaemonStale(
-            error.message,
-            hint=error.hint or "wait for the running turns, then dispatch down and dispatch up",
-            details=error.details,
-        ) from None
-    note("the daemon runs another build or other plugins and is idle: restarting it")
-    offline = error.details.get("offline")
-    if offline is None:
-        offline = probe(paths)["offline"]
-    down(paths, grace=RESTART_GRACE)
-    up(paths, offline=bool(offline))
 
 
 def settled_state(paths: Paths, *, timeout: float = SETTLE_TIMEOUT) -> str:
@@ -113,15 +94,11 @@ def down(
     """
     deadline = time.monotonic() + timeout + (grace or 0.0)
     pid, process = _ask_to_stop(paths, grace, timeout)
-    if pid is None and _wait_for_winner(paths, time.monotonic() + timeout) is not None:
+    if pid is None and starting(paths, timeout) is not None:
         pid, process = _ask_to_stop(paths, grace, timeout)  # it was just starting
     if pid is None and not os.path.exists(paths.lock) and not os.path.lexists(paths.socket):
         return {"status": "not_running", "stopped": False, "pid": None}
-    unlocked = once_unlocked(
-        paths, max(0.0, deadline - time.monotonic()), lambda: _remove_socket(paths)
-    )
-    if not unlocked or not ended(process, deadline):
-        raise _not_stopped(paths, pid)
+    gone(paths, pid, process, deadline)
     return {
         "status": "stopped" if pid is not None else "not_running",
         "stopped": pid is not None,
@@ -129,10 +106,29 @@ def down(
     }
 
 
+def gone(paths: Paths, pid: int | None, process: Process | None, deadline: float) -> None:
+    """Return when the daemon that was asked to stop has ended and its socket is gone. Raises TimedOut at the deadline."""
+    unlocked = once_unlocked(
+        paths, max(0.0, deadline - time.monotonic()), lambda: _remove_socket(paths)
+    )
+    if not unlocked or not ended(process, deadline):
+        raise _not_stopped(paths, pid)
+
+
+def starting(paths: Paths, timeout: float = START_TIMEOUT) -> dict[str, Any] | None:
+    """Return the greeting of the daemon of this home, waiting for one that only just starts; None when there is none."""
+    return _wait_for_winner(paths, time.monotonic() + timeout)
+
+
 def probe(paths: Paths) -> dict[str, Any]:
     """Return what the daemon says of itself in its greeting. Raises DaemonUnreachable when none answers."""
     with Connection.connect(paths.socket, timeout=PROBE_TIMEOUT) as connection:
         return connection.hello(greeting(), timeout=PROBE_TIMEOUT)
+
+
+def identity(found: Mapping[str, Any]) -> str:
+    """Return which plugins and which build a daemon runs, of its greeting, in the form in which a manifest says it."""
+    return f"{found.get('manifest')}/{found.get('build')}"
 
 
 def greeting() -> dict[str, Any]:
@@ -149,6 +145,7 @@ def _answer(paths: Paths, status: str, found: dict[str, Any]) -> dict[str, Any]:
         "home": paths.home,
         "offline": bool(found.get("offline")),
         "state": found.get("state"),
+        "identity": identity(found),
     }
 
 
@@ -175,7 +172,7 @@ def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
                 stdout=out,
                 stderr=out,
                 cwd=paths.home,  # not the caller's: the daemon must not keep that busy
-                env={**_environment(paths), READY_FD: str(sender)},
+                env={**environment(paths), READY_FD: str(sender)},
                 pass_fds=(sender,),
                 start_new_session=True,
             )
@@ -192,9 +189,14 @@ def _spawn(paths: Paths, *, offline: bool, deadline: float) -> bool:
     return _started(paths, process, line, start)
 
 
-def _environment(paths: Paths) -> dict[str, str]:
-    """Return our environment for a process in another directory: its relative paths are ours, made absolute."""
+def environment(paths: Paths) -> dict[str, str]:
+    """Return our environment for a daemon of this home.
+
+    It is in another directory, so relative paths are made absolute; and it is no part of the service that we may belong to.
+    """
     env = {**os.environ, "DISPATCH_HOME": paths.home}
+    for name in SERVICE_VARIABLES:
+        env.pop(name, None)
     for name in PATH_VARIABLES:
         value = env.get(name)
         # A program's name without a slash is looked up on PATH.
@@ -318,7 +320,7 @@ def _ask_to_stop(
 
 
 def _remove_socket(paths: Paths) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # a stale one harms nobody: the next daemon replaces it
         os.unlink(paths.socket)
 
 

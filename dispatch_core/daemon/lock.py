@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,10 @@ def private_directory(path: str | Path) -> Path:
     """Create the directory, or check that it is ours alone, and return it.
 
     A directory of ours that others may read is made private; one that is a link, belongs to somebody else or can be written by
-    others is refused with ValidationFailed.
+    others is refused with ValidationFailed, and so is one that others can exchange because of where it is.
     """
     directory = Path(path)
+    _check_parents(directory)
     try:
         directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         info = directory.lstat()
@@ -51,6 +52,20 @@ def private_directory(path: str | Path) -> Path:
     return directory
 
 
+def _check_parents(directory: Path) -> None:
+    for parent in Path(os.path.realpath(directory)).parents:
+        try:
+            mode = parent.stat().st_mode
+        except OSError:
+            # It is yet to be made, or whoever opens the directory learns why that is impossible.
+            continue
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ValidationFailed(
+                f"{directory} is not safe: every user can write to {parent} and put another directory in its place",
+                hint=f"set DISPATCH_HOME to a directory elsewhere, or chmod o-w {parent}",
+            )
+
+
 @contextmanager
 def hold(path: str) -> Iterator[None]:
     """Hold the lock while the context lasts.
@@ -70,7 +85,10 @@ def hold(path: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise AlreadyRunning(path) from error
-        _note(descriptor, {"pid": os.getpid()})
+        with suppress(
+            OSError
+        ):  # a full disk: the registry says so better than a note that is only for people
+            _note(descriptor, {"pid": os.getpid()})
         yield
     finally:
         os.close(descriptor)

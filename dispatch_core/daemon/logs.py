@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -13,9 +14,18 @@ BACKUPS = 3
 LINE_LIMIT = 2000  # characters of a line that ``daemon log`` shows
 
 
+class LogFile(RotatingFileHandler):
+    """A log whose last words may be lost on a full disk; why the daemon ends is said elsewhere as well."""
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            super().close()
+
+
 def configure(path: str, *, max_bytes: int) -> logging.Handler:
     """Send every log record to the file at path, rotated at max_bytes, three old files kept. Returns the handler."""
-    handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=BACKUPS, encoding="utf-8")
+    handler = LogFile(path, maxBytes=max_bytes, backupCount=BACKUPS, encoding="utf-8")
     Path(path).chmod(0o600)
     handler.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()

@@ -6,7 +6,7 @@ Standard library only: the fast path of the command line imports it, and what st
 from __future__ import annotations
 
 from dispatch_core.control.sync_client import Connection
-from dispatch_core.errors import DaemonUnreachable, RemoteError
+from dispatch_core.errors import DaemonStale, DaemonUnreachable, RemoteError
 
 TYPE_CHECKING = False  # typing costs too much
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+MENDED = (DaemonUnreachable.code, DaemonStale.code)
 CONNECT_TIMEOUT = 5.0  # seconds; a daemon that runs accepts at once
 
 
@@ -25,20 +26,21 @@ def reach(
 ) -> T:
     """Return what ``use`` makes of a connection to the daemon; the connection is its own unless it raises.
 
-    use: greets and asks; called once more when the greeting was refused as stale and the daemon could be replaced.
-    start: whether a daemon may be started or replaced. note: told what is being done. Raises what connect and use raise, and
-    DaemonStale while turns run in a daemon that should be replaced.
+    use: greets and asks; called once more when nothing was done, because the daemon is stale and could be replaced, or went
+    away and another one answers. start: whether a daemon may be started or replaced. note: told what is being done. Raises what
+    connect and use raise, DaemonStale while something goes on in a daemon that should be replaced, and DaemonUnreachable while
+    one is being replaced for longer than a command may be held back.
     """
     connection = connect(paths, start=start)
     try:
         return use(connection)
-    except RemoteError as error:
+    except (RemoteError, DaemonUnreachable) as error:
         connection.close()
-        if error.code != "daemon_stale" or not start:
+        if error.code not in MENDED:
             raise
-        from dispatch_core.daemon import launch  # noqa: PLC0415 -- for start-up
+        from dispatch_core.daemon import handover  # noqa: PLC0415 -- for start-up
 
-        launch.replace(paths, error, note)
+        handover.mend(paths, error, start=start, note=note)
     except BaseException:
         connection.close()
         raise
@@ -64,7 +66,8 @@ def connect(paths: Paths, *, start: bool) -> Connection:
                 hint=error.hint,
                 details={"socket": paths.socket},
             ) from error
-    from dispatch_core.daemon import launch  # noqa: PLC0415 -- for start-up
+    from dispatch_core.daemon import handover, launch  # noqa: PLC0415 -- for start-up
 
+    handover.wait(paths)
     launch.up(paths, offline=False)
     return Connection.connect(paths.socket, timeout=CONNECT_TIMEOUT)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dispatch_core.daemon.paths import Paths
 
 
+SERVICE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # of systemd
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """How this daemon was started. env: the environment it was started with, for what it starts in turn."""

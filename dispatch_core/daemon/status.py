@@ -15,6 +15,7 @@ from dispatch_core.plugin.manifest import identity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dispatch_core.contracts.storage import Storage
     from dispatch_core.daemon.paths import Paths
     from dispatch_core.plugin.activate import Plugins
 
@@ -23,10 +24,17 @@ class DaemonStatus:
     """The daemon's own view of itself. instance: new for every daemon process. draining: it is about to stop."""
 
     def __init__(
-        self, paths: Paths, manifest: Mapping[str, Any], plugins: Plugins, *, offline: bool
+        self,
+        paths: Paths,
+        manifest: Mapping[str, Any],
+        plugins: Plugins,
+        *,
+        offline: bool,
+        storage: Storage,
     ) -> None:
         self._paths = paths
         self._plugins = plugins
+        self._storage = storage
         self.manifest_key: str = manifest["key"]
         self.build: str = manifest["build"]
         self.identity = identity(manifest)
@@ -42,14 +50,15 @@ class DaemonStatus:
         """starting, ready, degraded or draining."""
         if self.draining:
             return "draining"
-        return self.health.state
+        return "degraded" if self._storage.fault else self.health.state
 
     def status(self) -> dict[str, Any]:
         """Return everything, as JSON."""
+        fault = self._storage.fault
         return {
             "state": self.state,
-            "reason": self.health.reason,
-            "fix": self.health.fix,
+            "reason": fault.message if fault else self.health.reason,
+            "fix": fault.hint if fault else self.health.fix,
             "version": self.version,
             "build": self.build,
             "instance": self.instance,

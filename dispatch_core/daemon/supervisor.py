@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import random
-from collections import deque
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from dispatch_core import appserver
+from dispatch_core import appserver, failpoints
+from dispatch_core.contracts.deliveries import Epoch
 from dispatch_core.contracts.events import EventKind
+from dispatch_core.daemon.codex_file import CodexFile
+from dispatch_core.daemon.restarts import Breaker, RestartPlan, Restarts
+from dispatch_core.daemon.watch import Problem, Verdict, Watch, WatchPlan
+from dispatch_core.engine.clock import boot_id
 from dispatch_core.errors import CodexError, CodexUnavailable, DispatchError
 
 if TYPE_CHECKING:
@@ -27,11 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKOFF = (0.5, 30.0)  # seconds: the first pause and the longest
 START_PATIENCE = 15.0  # seconds a request waits for a Codex that is being started
-STEADY = 600.0  # seconds of uptime after which the backoff starts over
 NOTES, NOTE_LIMIT = 8, 500  # warnings of Codex that are kept, and characters of each
-BREAKER_EXITS, BREAKER_WINDOW, BREAKER_PAUSE = 5, 60.0, 60.0
+ANEW = "dispatch down and dispatch up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +46,20 @@ class CodexPlan:
     version: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long everything is waited for. predecessor: seconds for the app-server of a former daemon to end by itself."""
+
+    restarts: RestartPlan = field(default_factory=RestartPlan)
+    watch: WatchPlan = field(default_factory=WatchPlan)
+    predecessor: float = 10.0
+
+
 class Supervisor:
-    """The connection to Codex, whichever process is behind it. It satisfies the Codex protocol of the op context."""
+    """The connection to Codex, whichever process is behind it. It satisfies the Codex protocol of the op context.
+
+    generation: counts the processes; 0 before the first.
+    """
 
     def __init__(
         self,
@@ -56,26 +69,55 @@ class Supervisor:
         *,
         on_notification: Callable[[str, Mapping[str, Any]], None],
         on_request: Callable[[Any, str, Mapping[str, Any]], Awaitable[dict[str, Any]]],
-        backoff: tuple[float, float] = BACKOFF,
+        patience: Patience | None = None,
     ) -> None:
         self._plan = plan
         self._events = events
         self._on_notification = on_notification
         self._on_request = on_request
-        self._backoff = backoff
+        self._patience = patience or Patience()
+        self._idle: Callable[[], bool] = bool
+        self._file = CodexFile(plan.pid_file)
         self._server: AppServer | None = None
+        self._latest: AppServer | None = None
+        self._unreaped: set[int] = set()
+        self._began: float | None = None
+        self._verdict: Verdict | None = None
         self._settled = anyio.Event()  # set: Codex runs, or waiting for it is no use
+        self._restarts = Restarts(self._patience.restarts)
         self.generation = 0
-        self._exits: deque[float] = deque(maxlen=BREAKER_EXITS)
         self.health = health
+        health.restarts = self._restarts
 
     @property
     def codex(self) -> Supervisor:
         """The client; it outlives the process."""
         return self
 
+    @property
+    def epoch(self) -> Epoch | None:
+        """The process that holds the threads now; None while none runs."""
+        return self.health.epoch
+
+    def reaped(self, generation: int) -> bool:
+        """Return whether that process of this daemon's life has ended and was reaped: it does nothing any more."""
+        if generation == self.generation:
+            return self._latest is not None and self._latest.reaped
+        return 0 < generation < self.generation and generation not in self._unreaped
+
+    def pinned(self, epoch: Epoch) -> AppServer:
+        """Return the connection to this very process. Raises CodexUnavailable once it is gone; nothing reaches another one."""
+        if self._server is None or self.epoch != epoch:
+            raise CodexUnavailable(
+                "the Codex process that the message was meant for is gone; nothing was sent",
+                hint="dispatch daemon status",
+            )
+        return self._server
+
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request to Codex, waiting a little while it starts, or starts again."""
+        if self._server is not None and not self._server.open:
+            self._retire()  # its end is about to be noticed
         with anyio.move_on_after(START_PATIENCE):
             await self._settled.wait()
         if self._server is None:
@@ -91,37 +133,36 @@ class Supervisor:
         on_ready: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
         on_stranded: Callable[[], None],
+        idle: Callable[[], bool] = bool,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Keep Codex running until cancelled; a cause that a restart cannot mend leaves it degraded.
 
         on_ready: it runs. on_lost: it ran and is gone. on_stranded: it cannot be started, or is not started again for a while.
+        idle: whether nothing runs in any thread, so that a restart would cost nothing.
         """
+        self._idle = idle
         task_status.started()
-        await self._clear_predecessor()
-        longest = self._backoff[0]
+        await self._file.end_predecessor(self._patience.predecessor)
         while True:
-            began = anyio.current_time()
+            self._began = None
             try:
+                self._restarts.starting()
                 await self._live(await self._find(), on_ready, on_lost)
+                continue  # ended on purpose
             except DispatchError as error:
-                self._degrade(error)
-                if error.details.get("permanent"):
-                    self._strand(on_stranded)
-                    await anyio.sleep_forever()
-                if isinstance(error, CodexUnavailable):
-                    self._strand(on_stranded)
-            now = anyio.current_time()
-            if now - began >= STEADY:
-                longest = self._backoff[0]
-            self._exits.append(now)
-            self.health.restarts += 1
-            if self._breaks(now):
+                failure = error
+            pause = self._pause(failure)
+            if (
+                isinstance(failure, CodexUnavailable)
+                or self._restarts.breaker is not Breaker.CLOSED
+            ):
                 self._strand(on_stranded)
-                await anyio.sleep(BREAKER_PAUSE)
+            if pause is None:
+                await anyio.sleep_forever()
             else:
-                await anyio.sleep(random.uniform(longest / 5, longest))  # noqa: S311 -- jitter
-                longest = min(longest * 2, self._backoff[1])
+                self.health.next_try = time.monotonic() + pause
+                await anyio.sleep(pause)
 
     async def _find(self) -> Path:
         """Return a binary that can be used. Raises CodexUnavailable, permanent: it does not mend itself."""
@@ -152,33 +193,101 @@ class Supervisor:
     async def _live(
         self, binary: Path, on_ready: Callable[[], Awaitable[None]], on_lost: Callable[[], None]
     ) -> None:
-        """Start one app-server and stay until it is gone."""
-        async with appserver.client.connect(
-            binary,
-            env=self._plan.env,
-            cwd=self._plan.cwd,
-            on_notification=self._notified,
-            on_request=self._on_request,
-            version=self._plan.version,
-        ) as server:
-            self._server = server
-            self.generation += 1
-            self._record(server)
-            self._set("ready", None, None)
-            self._settled.set()
-            try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._announce, on_ready)
-                    status, stderr = await server.closed()
-                    tasks.cancel_scope.cancel()
-            finally:
-                self._server = None
-                self._settled = anyio.Event()
-                self.health.pid = self.health.stats = None
-                on_lost()
+        """Start one app-server and stay until it is gone. Raises CodexError unless we have ended it and nothing is wrong."""
+        self._verdict = None
+        try:
+            async with appserver.client.connect(
+                binary,
+                env=self._plan.env,
+                cwd=self._plan.cwd,
+                on_notification=self._notified,
+                on_request=self._on_request,
+                version=self._plan.version,
+            ) as server:
+                self._begin(server)
+                try:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._attend, server, on_ready)
+                        status, stderr = await server.closed()
+                        tasks.cancel_scope.cancel()
+                finally:
+                    self._retire()
+                    self.health.gone()
+                    on_lost()
+        finally:
+            self._bury()
+        verdict = self._verdict
+        if verdict and verdict.planned:
+            self._restarts.total += 1
+            self._set("starting", f"it is being restarted: {verdict.reason}", None)
+            return
+        reason = verdict.reason if verdict else server.fault
         raise CodexError(
-            f"the app-server exited with status {status}", details={"stderr": stderr[-1000:]}
+            f"the app-server exited with status {status}" + (f": {reason}" if reason else ""),
+            details={"stderr": stderr[-1000:]},
         )
+
+    async def _attend(self, server: AppServer, on_ready: Callable[[], Awaitable[None]]) -> None:
+        """Let requests through, tell that it is ready, and watch it until it has to be ended."""
+        watch = Watch(
+            server,
+            self.health,
+            self._patience.watch,
+            retire=lambda: self._idle() and self._retire(),
+            on_problem=self._problem,
+        )
+        await watch.check()
+        self._server = server
+        self._settled.set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._announce, on_ready)
+            self._verdict = verdict = await watch.run()
+            tasks.cancel_scope.cancel()
+        log.warning("codex: ending process %s: %s", server.pid, verdict.reason)
+        await server.end(hung=verdict.hung)
+
+    def _bury(self) -> None:
+        """Note whether the process that was started last is known to do nothing any more."""
+        if self._latest is None:
+            return
+        if self._latest.reaped:
+            self._file.remove()
+        else:
+            self._unreaped.add(self.generation)
+
+    def _begin(self, server: AppServer) -> None:
+        self.generation += 1
+        self._latest = server
+        self._began = anyio.current_time()
+        epoch = Epoch(
+            boot_id=boot_id(),
+            pid=server.pid,
+            start_time=server.start_time,
+            generation=self.generation,
+        )
+        self.health.began(server, epoch)
+        self._file.write(epoch)
+        failpoints.codex_pid = server.pid
+        log.info(
+            "codex %s runs as process %s from %s",
+            self.health.version,
+            server.pid,
+            self.health.binary,
+        )
+
+    def _retire(self) -> bool:
+        """Give the app-server nothing more to do; requests wait for the next one."""
+        if self._server is not None:
+            self._server = None
+            self._settled = anyio.Event()
+        return True
+
+    def _problem(self, problem: Problem | None) -> None:
+        if problem is None:
+            self._set("ready", None, None)
+        elif problem.reason != self.health.reason:
+            log.warning("codex: %s", problem.reason)
+            self._set("degraded", problem.reason, problem.fix)
 
     async def _announce(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -193,47 +302,36 @@ class Supervisor:
         self._settled.set()
         on_stranded()
 
-    def _degrade(self, error: DispatchError) -> None:
+    def _uptime(self) -> float:
+        """Return for how long the app-server has run that was started last, in seconds; 0 if it did not shake hands."""
+        return 0.0 if self._began is None else anyio.current_time() - self._began
+
+    def _pause(self, error: DispatchError) -> float | None:
+        """Say what went wrong, and return the seconds until the next start; None: a person must act first."""
         stderr = error.details.get("stderr")
         log.warning("codex: %s%s", error.message, f"; it said: {stderr}" if stderr else "")
-        self._set("degraded", error.message, error.hint or "dispatch daemon log --daemon")
+        self.health.ended(error.message)
+        reason, fix = error.message, error.hint or "dispatch daemon log --daemon"
+        if error.details.get("permanent"):
+            self._set("degraded", reason, anew(fix))
+            return None
+        pause = self._restarts.ended(time.monotonic(), self._uptime())
+        plan = self._restarts.plan
+        if pause is None:
+            reason += (
+                f"; it kept ending and is not started again, after {self._restarts.total} tries"
+            )
+            fix = anew(fix)
+        elif self._restarts.breaker is Breaker.OPEN:
+            reason += f"; it ended {plan.exits} times, the next try is in {pause:g} s"
+        self._set("degraded", reason, fix)
+        return pause
 
     def _set(self, state: str, reason: str | None, fix: str | None) -> None:
         self.health.state, self.health.reason, self.health.fix = state, reason, fix
         self._events.publish(EventKind.CODEX_STATE, data={"state": state, "reason": reason})
 
-    def _breaks(self, now: float) -> bool:
-        """Return whether Codex keeps dying, so that starting it has to pause, and say so."""
-        exits = self._exits
-        if len(exits) < BREAKER_EXITS or now - exits[0] >= BREAKER_WINDOW:
-            return False
-        exits.clear()
-        text = f"{self.health.reason}; it ended {BREAKER_EXITS} times, the next try is in {BREAKER_PAUSE:g} s"
-        log.warning("codex: %s", text)
-        self._set("degraded", text, self.health.fix)
-        return True
 
-    def _record(self, server: AppServer) -> None:
-        self.health.pid, self.health.stats = server.pid, server.stats
-        content = {"pid": server.pid, "start_time": server.start_time}
-        try:
-            self._plan.pid_file.write_text(json.dumps(content), encoding="utf-8")
-        except OSError as error:
-            # Only a daemon that finds this process orphaned would read it.
-            log.warning("%s cannot be written: %s", self._plan.pid_file, error)
-        log.info(
-            "codex %s runs as process %s from %s",
-            self.health.version,
-            server.pid,
-            self.health.binary,
-        )
-
-    async def _clear_predecessor(self) -> None:
-        """End the app-server of a daemon that was killed, if it outlived it: two must not hold the same threads."""
-        try:
-            content = json.loads(self._plan.pid_file.read_text(encoding="utf-8"))
-            await appserver.process.kill_predecessor(int(content["pid"]), content["start_time"])
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError, OSError):
-            log.warning("%s is not readable and is ignored", self._plan.pid_file)
+def anew(fix: str) -> str:
+    """Return what to do, ending with the start of another daemon."""
+    return fix if "dispatch up" in fix else f"{fix}; then {ANEW}"

@@ -13,9 +13,14 @@ import anyio
 from dispatch_core import appserver
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import Source, ThreadRecord, ThreadSettings, TurnRecord
-from dispatch_core.engine.refusals import check_directory, checked_name, refuse_ephemeral
+from dispatch_core.engine.refusals import (
+    check_directory,
+    checked_name,
+    in_doubt,
+    refuse_ephemeral,
+    vanished,
+)
 from dispatch_core.engine.registrar import News
-from dispatch_core.engine.submission import vanished
 from dispatch_core.errors import (
     ActiveWriter,
     AuthorityDenied,
@@ -208,8 +213,11 @@ class Branches:
                     await self._recovery.look_back(thread, lane)
                     if lane.active is None:
                         await self._submission.ensure_loaded(thread, lane)
-                if lane.active is not None:
+                # While a message is in doubt, history is the evidence of what became of it.
+                if lane.active is not None or lane.flight is not None:
                     raise LaneBusy(thread.ref, lane.active)
+                if lane.held is not None:
+                    raise in_doubt(thread, lane.held)
                 yield lane
 
     def _refuse_without_history(

@@ -25,7 +25,7 @@ from dispatch_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -72,6 +72,11 @@ class Dispatcher:
 
             raise UnknownOp(name, similar=get_close_matches(name, self._entries, n=2, cutoff=0.6))
         return entry
+
+    def fields(self, name: str) -> Collection[str]:
+        """Return the names of an op's input fields; none for an op that there is not."""
+        op = self._catalog.ops.get(name)
+        return op.input.model_fields.keys() if op is not None else ()
 
     async def call(
         self,

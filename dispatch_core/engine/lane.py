@@ -23,9 +23,12 @@ from dispatch_core.appserver.signals import (
     TurnTroubled,
 )
 from dispatch_core.contracts.records import ThreadRecord, ThreadStatus, TurnRecord, TurnStatus
+from dispatch_core.engine.deliveries.flight import OF_THE_MODEL
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from dispatch_core.engine.deliveries.flight import Flight
 
 REVERTED = "turns were taken back; history says which one is the newest"
 REMEMBERED = 32  # ended turns, and messages, by which late news about them is recognised
@@ -35,11 +38,14 @@ class Lane:
     """The live state of a managed thread.
 
     generation: of the Codex process the thread is loaded in, None when it is in none. handed: of the process the newest
-    message was given to, None when that was before this daemon. turn: the newest turn. sending: somebody is in the middle of
+    message was given to, None when that was before this daemon. turn: the newest turn; while a message is on its way, the one
+    that it is to start. previous: the newest turn before that. latest_end: of
+    the turns the one that ended last. flight: the delivery that is on its way. held: the id of a
+    delivery of which a person must say what became of it before another one goes. sending: somebody is in the middle of
     sending. lock: held while a message is handed over and while history is read for the end of a turn. submitting: a message is
     on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because the answer
     precedes them on the wire. reverts: how many times Codex was asked to take turns back and has not said that it did. dirty:
-    what is here must reach the registry before anybody is told that the thread is settled.
+    what is here must reach the registry before anybody is told that the thread is settled; saving: it is being written.
     """
 
     def __init__(self, record: ThreadRecord) -> None:
@@ -49,6 +55,10 @@ class Lane:
         self.materialized = record.materialized
         self.title = record.title
         self.turn = record.turn
+        self.previous: TurnRecord | None = None
+        self.latest_end: TurnRecord | None = None
+        self.flight: Flight | None = None
+        self.held: str | None = None
         self.active: str | None = None
         self.waiting = False
         self.broken = record.status is ThreadStatus.ERROR
@@ -58,6 +68,7 @@ class Lane:
         self.submitting = False
         self.reverts = 0
         self.dirty = False
+        self.saving = False
         self.lock = anyio.Lock(fast_acquire=True)
         self._unplaced: str | None = None
         self._held: list[tuple[Signal, datetime]] = []
@@ -74,7 +85,9 @@ class Lane:
             return ThreadStatus.ARCHIVED
         if self.active is not None or self.submitting:
             return ThreadStatus.WAITING_APPROVAL if self.waiting else ThreadStatus.BUSY
-        if self.turn is not None and not self.turn.status.finished:
+        if self.held is not None:
+            return ThreadStatus.UNKNOWN
+        if self.in_doubt or (self.turn is not None and not self.turn.status.finished):
             return ThreadStatus.UNKNOWN
         if self.broken or (self.turn is not None and self.turn.status is TurnStatus.FAILED):
             return ThreadStatus.ERROR
@@ -83,13 +96,33 @@ class Lane:
     @property
     def settled(self) -> bool:
         """Whether nothing runs, and the registry was told."""
-        return not self.dirty and self.active is None and not self.submitting
+        return not (self.dirty or self.saving) and self.active is None and not self.submitting
 
     @property
     def unresolved(self) -> bool:
         """Whether a message was handed over or a turn ran, and only history can tell what became of it."""
         pending = self.turn is not None and not self.turn.status.finished
-        return pending and self.active is None and not self.submitting
+        return (pending or self.in_doubt) and self.active is None and not self.submitting
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether only history can tell what became of the delivery on its way; another turn may have come and gone since."""
+        return self.flight is not None and self.flight.doubt
+
+    @property
+    def carries(self) -> bool:
+        """Whether the newest turn is that of the delivery on its way, and not one that somebody else has begun since."""
+        if self.flight is None or self.turn is None:
+            return False
+        named = self.turn.id is not None and self.turn.id == self.flight.turn_id
+        return named or self.turn.message_id == self.flight.id
+
+    @property
+    def known_turn(self) -> TurnRecord | None:
+        """The newest turn that Codex has named: what the registry keeps, for the message on its way is a delivery."""
+        on_its_way = self.flight is not None or self.submitting
+        unnamed = self.turn is not None and self.turn.id is None
+        return self.previous if on_its_way and unnamed else self.turn
 
     def started(self, turn_id: str) -> bool:
         """Whether Codex has said that this turn runs; before that it cannot be interrupted."""
@@ -118,6 +151,7 @@ class Lane:
 
     def submit(self, turn: TurnRecord) -> None:
         """A message is about to be handed to Codex."""
+        self.previous = self.known_turn
         self.turn = turn
         self.submitting = True
         self.broken = False
@@ -158,6 +192,37 @@ class Lane:
         if self.turn is not None:
             ended = at if status.finished else None
             self.turn = replace(self.turn, status=status, error=error, completed_at=ended)
+        self.active = None
+        self.waiting = False
+        self.touch()
+
+    def depart(self, flight: Flight) -> None:
+        """A delivery is on its way, recorded as such."""
+        self.flight = flight
+
+    def board(self, flight: Flight, turn: TurnRecord) -> None:
+        """A delivery was on its way when the daemon ended; what became of it, and of its turn, is to be found out."""
+        self.previous = self.turn if self.turn is None or self.turn.id != turn.id else None
+        if self.previous is not None and self.previous.started_at < turn.started_at:
+            flight.since = (
+                self.previous.id
+            )  # a newer one would hide the message from whoever reads back to it
+        self.flight, self.turn = flight, turn
+        self.touch()
+
+    def land(self, held: str | None) -> None:
+        """What became of the delivery is in the registry. held: its id, if a person has to decide."""
+        self.flight = None
+        self.held = held or self.held
+        self.touch()
+
+    def withdraw(self) -> None:
+        """The message on its way has not become a turn; one that somebody else has begun since stays."""
+        self._unplaced = None
+        if self.flight is not None and not self.carries:
+            self.touch()
+            return
+        self.turn = self.previous
         self.active = None
         self.waiting = False
         self.touch()
@@ -203,6 +268,8 @@ class Lane:
         self._started.clear()
         self._commands.clear()
         self.reverts = 0
+        if self.flight is not None and self.flight.state.in_flight:
+            self.flight.doubt = self.flight.witnessed = True
         self.touch()
         if self.active is None:
             return False
@@ -218,6 +285,8 @@ class Lane:
         if self.submitting:
             self._held.append((signal, at))
             return False
+        if self.flight is not None:
+            self.flight.hear(signal, at)
         match signal:
             case TurnStarted(turn_id=turn_id):
                 return self._turn_started(turn_id, at)
@@ -243,6 +312,8 @@ class Lane:
             case ItemDone(turn_id=turn_id, item_id=done):
                 if done is not None:
                     self._commands.pop(done, None)
+                # Codex had stored the thread when it asked the model for this.
+                self.materialized = self.materialized or signal.type in OF_THE_MODEL
                 return self._trouble(turn_id, None)  # it gets on again
 
     def _turn_started(self, turn_id: str, at: datetime) -> bool:
@@ -275,6 +346,7 @@ class Lane:
         if error is None and signal.status is not TurnStatus.COMPLETED:
             error = self.turn.error  # why somebody may have lost patience with it
         self.turn = replace(self.turn, status=signal.status, error=error, completed_at=at)
+        self.latest_end = self.turn
         self.touch()
         return True
 

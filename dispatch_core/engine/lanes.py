@@ -11,6 +11,7 @@ import anyio
 
 from dispatch_core import appserver
 from dispatch_core.contracts.context import HistoryPage
+from dispatch_core.contracts.deliveries import DeliveryFilter, DeliveryState
 from dispatch_core.contracts.records import (
     Message,
     Source,
@@ -19,9 +20,16 @@ from dispatch_core.contracts.records import (
     ThreadSettings,
     ThreadStatus,
     TurnRecord,
+    TurnStatus,
 )
 from dispatch_core.engine import selectors
 from dispatch_core.engine.branches import Branches, nothing_done
+from dispatch_core.engine.deliveries.courier import PAUSES, Courier
+from dispatch_core.engine.deliveries.desk import DeliveryDesk
+from dispatch_core.engine.deliveries.flight import Flight
+from dispatch_core.engine.deliveries.ledger import Ledger
+from dispatch_core.engine.deliveries.reconciliation import Reconciliation
+from dispatch_core.engine.deliveries.retention import collect_for_ever
 from dispatch_core.engine.lifecycle import Lifecycle
 from dispatch_core.engine.recovery import Recovery
 from dispatch_core.engine.refusals import archived, check_directory, refuse_ephemeral
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from dispatch_core.contracts.context import Clock
+    from dispatch_core.contracts.deliveries import DeliveryRecord
     from dispatch_core.contracts.events import Events
     from dispatch_core.contracts.storage import Storage
     from dispatch_core.engine.lane import Lane
@@ -60,7 +69,9 @@ class Lanes:
     """All managed threads. ``run`` owns the task that carries what is heard into the registry.
 
     attention: seconds a question of Codex must stand before a wait ends with it; most are answered at once. booted_at: when the
-    machine was started; that history has no trace of what was sent before then proves nothing.
+    machine was started, and boot names that start; that history has no trace of what was sent before then proves nothing.
+    pauses: seconds between two tries of a message that cannot go now, the first and the longest. deliveries: the messages on
+    their way.
     """
 
     def __init__(  # noqa: PLR0913 -- collaborators
@@ -72,6 +83,8 @@ class Lanes:
         *,
         attention: float = ATTENTION,
         booted_at: datetime | None = None,
+        boot: str = "",
+        pauses: tuple[float, float] = PAUSES,
         policy: PolicySection = NO_POLICY,
         patience: Patience = PATIENCE,
     ) -> None:
@@ -81,11 +94,18 @@ class Lanes:
         self._clock = clock
         self._link = link
         self._attention = attention
-        self._registrar = Registrar(storage.threads, events, clock)
+        self._ledger = Ledger(storage.deliveries, events, clock, self._wake)
+        self._registrar = Registrar(storage.threads, events, clock, follow=self._ledger.follow)
         self._roster = Roster(self._registrar, clock)
         self._lanes = self._roster.lanes
         self._recovery = Recovery(
-            storage.threads, clock, link, self._roster, self._registrar, booted_at=booted_at
+            storage.threads,
+            clock,
+            link,
+            self._roster,
+            self._registrar,
+            Reconciliation(clock, link, self._registrar, boot),
+            booted_at=booted_at,
         )
         self._submission = Submission(
             threads=storage.threads,
@@ -123,6 +143,27 @@ class Lanes:
             recovery=self._recovery,
             submission=self._submission,
             lifecycle=self._lifecycle,
+        )
+        self._courier = Courier(
+            store=storage.deliveries,
+            threads=storage.threads,
+            clock=clock,
+            link=link,
+            roster=self._roster,
+            recovery=self._recovery,
+            submission=self._submission,
+            ledger=self._ledger,
+            pauses=pauses,
+        )
+        self.deliveries = DeliveryDesk(
+            storage=storage,
+            clock=clock,
+            roster=self._roster,
+            submission=self._submission,
+            steering=self._steering,
+            ledger=self._ledger,
+            courier=self._courier,
+            finding_out=patience.finding_out,
         )
 
     # Resolution and authority
@@ -196,25 +237,10 @@ class Lanes:
         """Raise ValidationFailed for a message that Codex would refuse, drop or misread."""
         check_message(message)
 
-    async def send(self, thread: ThreadRecord, message: Message) -> TurnRecord:
-        """Start a turn with one message; the turn is in the registry before Codex is asked.
-
-        The turn is SUBMITTED. It is STARTED when Codex put the message into a turn that ran already, unknown to us.
-        """
-        self.check_message(message)
-        await check_directory(thread)
-        return await self._submission.send(thread, message)
-
     async def steer(self, thread: ThreadRecord, message: Message) -> TurnRecord:
         """Add a message to the running turn and return that turn. Raises NoActiveTurn when none runs."""
         self.check_message(message)
         return await self._steering.steer(thread, message)
-
-    async def interject(self, thread: ThreadRecord, message: Message) -> TurnRecord:
-        """Interrupt the running turn and start one with the message. Raises NoActiveTurn when none runs."""
-        self.check_message(message)
-        await check_directory(thread)
-        return await self._steering.interject(thread, message)
 
     async def inject(self, thread: ThreadRecord, text: str) -> None:
         """Put text into the thread's context without starting a turn."""
@@ -294,6 +320,10 @@ class Lanes:
 
     # Stopping
 
+    def stop_sending(self) -> None:
+        """Start no turn any more with a message that waits; the next daemon does."""
+        self._courier.stop()
+
     async def quiet(self) -> None:
         """Wait until no turn runs anywhere."""
         while keys := self.active():
@@ -324,14 +354,51 @@ class Lanes:
         self._recovery.stranded()
 
     async def recover(self) -> None:
-        """Find out, from Codex's history, what became of every turn whose end is not known."""
-        await self._recovery.recover()
+        """Find out, from Codex's history, what became of everything whose end is not known; then send what waits."""
+        try:
+            await self._recovery.recover()
+        except Exception:
+            self._courier.ready()  # what is in doubt holds its own thread, and no other
+            raise
+        self._courier.ready()
+
+    async def open(self) -> None:
+        """Take up what a former daemon had on its way, and what is in doubt."""
+        await self._ledger.open()
+        for record in await self._storage.deliveries.in_flight():
+            await self._board(record)
+        doubtful = DeliveryFilter(states=frozenset({DeliveryState.UNKNOWN}))
+        for record in await self._storage.deliveries.list(doubtful, limit=1_000_000):
+            if thread := await self._storage.threads.get(record.thread):
+                self._roster.lane(thread).held = record.id
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Carry what was heard into the registry, then publish it, until cancelled."""
-        await self._registrar.run(task_status=task_status)
+        """Send what waits, and carry what was heard into the registry, then publish it, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            await self.open()
+            await tasks.start(self._courier.run)
+            tasks.start_soon(self._recovery.watch)
+            tasks.start_soon(collect_for_ever, self._storage.deliveries, self._clock)
+            await self._registrar.run(task_status=task_status)
 
     # Private
+
+    def _wake(self, key: str) -> None:
+        self._courier.wake(key)
+
+    async def _board(self, record: DeliveryRecord) -> None:
+        """A delivery was on its way when the former daemon ended: whether it ran, history has to say."""
+        thread = await self._storage.threads.get(record.thread)
+        if thread is None:
+            return
+        turn = TurnRecord(
+            message_id=record.id,
+            id=record.turn_id,
+            status=TurnStatus.UNKNOWN,
+            started_at=record.claimed_at or record.created_at,
+            error="the daemon ended while it was on its way",
+        )
+        self._roster.lane(thread).board(Flight(record, doubt=True), turn)
 
     async def _interrupt_quietly(self, key: str) -> None:
         try:
@@ -341,9 +408,18 @@ class Lanes:
         except DispatchError as error:
             log.warning("thread %s: %s", key, error)
 
+    def _about_to_send(self, lane: Lane) -> bool:
+        """Whether a message waits that nothing but time keeps from being sent."""
+        blocked = lane.held is not None or lane.archived or self._courier.stopped
+        return self._ledger.waiting[lane.key] > 0 and not blocked
+
     async def _still(self, lane: Lane) -> None:
-        """Wait until nothing runs and history is not about to be read, or a question of Codex stands."""
-        while not lane.settled or (lane.unresolved and self._recovery.ahead):
+        """Wait until nothing runs or is about to, and history is not about to be read, or a question of Codex stands."""
+        while (
+            not lane.settled
+            or (lane.unresolved and self._recovery.ahead)
+            or self._about_to_send(lane)
+        ):
             if not lane.waiting:
                 await lane.change()
                 continue

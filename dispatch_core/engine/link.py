@@ -6,12 +6,37 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dispatch_core.contracts.context import Codex
+    from dispatch_core.contracts.deliveries import Epoch
 
 
 class CodexLink(Protocol):
-    """The connection, whichever process is behind it. generation: counts the Codex processes; 0 before the first."""
+    """The connection, whichever process is behind it.
 
-    generation: int
+    generation: counts the Codex processes; 0 before the first. proven: this version of Codex is known to store a message before
+    it asks the model, so that a message that its history does not have has not run.
+    """
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def proven(self) -> bool: ...
+
+    @property
+    def epoch(self) -> Epoch | None:
+        """The Codex process that runs now; None while there is none."""
+        ...
+
+    def pinned(self, epoch: Epoch) -> Codex:
+        """Return the client of this very process, whose requests never reach another one.
+
+        Raises CodexUnavailable once it is gone.
+        """
+        ...
+
+    def gone(self, epoch: Epoch) -> bool | None:
+        """Return whether a Codex process of this boot is proven to have ended; None when it cannot be told."""
+        ...
 
     @property
     def codex(self) -> Codex:

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 import anyio
 
 from dispatch_core.contracts.view import printable
-from dispatch_core.errors import AuthorityDenied, CapabilityUnavailable, ValidationFailed
+from dispatch_core.errors import (
+    AuthorityDenied,
+    CapabilityUnavailable,
+    CodexError,
+    LaneHeld,
+    NotFound,
+    ValidationFailed,
+)
 
 if TYPE_CHECKING:
+    from dispatch_core.appserver.thread_messages import Started
     from dispatch_core.contracts.records import ThreadRecord
 
 NAME_LIMIT = 100  # characters
@@ -36,6 +44,50 @@ def archived(thread: ThreadRecord) -> AuthorityDenied:
     return AuthorityDenied(
         f"{thread.handle} ({thread.ref}) is archived", hint=f"dispatch restore {thread.ref}"
     )
+
+
+def in_doubt(thread: ThreadRecord, delivery_id: str) -> LaneHeld:
+    """Return the error for a thread that is held until a person says what became of an earlier message."""
+    return LaneHeld(
+        thread.ref,
+        f"it is not known what became of an earlier message to {thread.handle} ({thread.ref})",
+        f"dispatch delivery get {delivery_id}, then dispatch delivery resolve; or add --queue to wait for that",
+    )
+
+
+def vanished(thread: ThreadRecord) -> NotFound:
+    """Return the error for a thread that Codex has lost."""
+    details = {"thread": thread.ref, "id": thread.native_id}
+    another = f"dispatch new NAME TEXT starts another thread, dispatch archive {thread.ref} takes this one off the list"
+    if thread.ephemeral:
+        return NotFound(
+            f"{thread.handle} ({thread.ref}) was ephemeral: it ended with the Codex process that held it",
+            hint=another,
+            details=details,
+        )
+    return NotFound(
+        f"Codex has no thread {thread.native_id} any more, which {thread.handle} ({thread.ref}) was",
+        hint=f"its history was deleted, or CODEX_HOME is another one: dispatch daemon status; {another}",
+        details=details,
+    )
+
+
+def differs(thread: ThreadRecord, loaded: Started) -> bool:
+    """Return whether Codex holds a thread with another sandbox than it was made with."""
+    wanted, found = thread.settings.sandbox, loaded.sandbox
+    return wanted is not None and found is not None and wanted != found
+
+
+def refuse_other_settings(thread: ThreadRecord, loaded: Started) -> None:
+    """Raise CodexError when Codex holds a thread with another sandbox than it was made with; nothing is sent to it then."""
+    wanted, found = thread.settings.sandbox, loaded.sandbox
+    if differs(thread, loaded):
+        raise CodexError(
+            f"Codex has loaded {thread.handle} ({thread.ref}) with the sandbox {found}, and it was made with {wanted}; "
+            "nothing was sent",
+            hint=f"dispatch fork {thread.ref} NAME --sandbox {wanted} goes on with it as it was made",
+            details={"thread": thread.ref, "sandbox": found, "expected": wanted},
+        )
 
 
 async def check_directory(thread: ThreadRecord) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from dispatch_core.contracts.deliveries import DeliveryState
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from anyio.abc import TaskStatus
 
@@ -59,7 +60,7 @@ class _Late:
 class Registrar:
     """Writes states in order and publishes news in order, after the state they speak of. ``run`` owns the task.
 
-    retry, delay: seconds, see RETRY and DELAY.
+    follow: writes down what is known of the delivery that a lane has on its way. retry, delay: seconds, see RETRY and DELAY.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Registrar:
         events: Events,
         clock: Clock,
         *,
+        follow: Callable[[Lane], Coroutine[Any, Any, None]],
         retry: float = RETRY,
         delay: float = DELAY,
     ) -> None:
         self._threads = threads
         self._events = events
         self._clock = clock
+        self._follow = follow
         self._retry = retry
         self._delay = delay
         self._pending: dict[str, _Pending] = {}
@@ -109,7 +112,17 @@ class Registrar:
             "materialized": lane.materialized,
             "updated_at": self._clock.now(),
         }
-        return await self._threads.set_turn(lane.key, lane.turn, **changes)
+        return await self._threads.set_turn(lane.key, lane.known_turn, **changes)
+
+    async def settle(self, lane: Lane) -> None:
+        """Write what is known of the lane's delivery now, and its state soon; what fails now is written once it can be."""
+        with anyio.move_on_after(KEEP_DEADLINE, shield=True):
+            try:
+                await self._follow(lane)
+            except StorageError:
+                log.exception("thread %s: its delivery is not in the registry", lane.key)
+                self._put_off(lane, self._retry)
+        self.mark(lane)
 
     async def keep(self, lane: Lane) -> ThreadRecord:
         """Write what Codex has done, whether the caller is cancelled or not; what fails now is written once it can be.
@@ -159,17 +172,30 @@ class Registrar:
             while self._pending:
                 await self._save(self._pending.pop(next(iter(self._pending))))
 
+    async def _write(self, lane: Lane) -> None:
+        """Write what is known of a lane's delivery, and its state; at once, so that a backend can commit both together."""
+        if lane.flight is not None and lane.flight.state is DeliveryState.UNKNOWN:
+            await self._follow(lane)  # the lane is held from then on, which is part of its state
+            await self.store(lane)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow, lane)
+            await self.store(lane)
+
     async def _save(self, pending: _Pending) -> None:
         lane, dirty = pending.lane, pending.lane.dirty
         lane.dirty = False
         status = lane.status
         if dirty:
+            lane.saving = True
             try:
-                await self.store(lane)
+                await self._write(lane)
             except Exception:
                 # The backend may be anybody's; what happened is known here and must not be lost with one write.
                 log.exception("thread %s: its state is not in the registry", lane.key)
                 self._put_off(lane, self._retry)
+            finally:
+                lane.saving = False
         if pending.changed and not pending.news:
             pending.news.append(News(EventKind.THREAD_STATUS))
         known = {"status": status.value}

@@ -23,7 +23,10 @@ from dispatch_core.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from dispatch_core.contracts.context import Clock
+    from dispatch_core.contracts.deliveries import DeliveryRecord
     from dispatch_core.contracts.records import Message, ThreadRecord
     from dispatch_core.engine.lane import Lane
     from dispatch_core.engine.link import CodexLink
@@ -43,13 +46,15 @@ class Patience:
 
     interrupt: until an interrupted turn has ended. hearing: until a turn that has begun has the message it began with. news:
     until we have heard of the turn that Codex speaks of. placing: until a message that Codex took is part of the turn; a command
-    that runs, or a model that has not begun to answer, makes it longer.
+    that runs, or a model that has not begun to answer, makes it longer. finding_out: until it is known what became of a message
+    whose Codex went away.
     """
 
     interrupt: float = 10.0
     hearing: float = 1.0
     news: float = 5.0
     placing: float = 2.0
+    finding_out: float = 30.0
 
 
 PATIENCE = Patience()
@@ -84,7 +89,7 @@ class Steering:
         command; it is dropped when the turn is interrupted before. Raises as ``Lanes.steer``.
         """
         lane = self._roster.lane(thread)
-        await _unclaimed(lane)
+        await unclaimed(lane)
         await self._look(thread, lane)
         message_id = uuid7()
         try:
@@ -99,14 +104,23 @@ class Steering:
             message_id=message_id, id=turn_id, status=status, started_at=self._clock.now()
         )
 
-    async def interject(self, thread: ThreadRecord, message: Message) -> TurnRecord:
-        """Interrupt the running turn, stop the commands it leaves running, and start a turn with the message.
+    async def interject(
+        self,
+        thread: ThreadRecord,
+        deliver: Callable[[], Awaitable[DeliveryRecord]],
+        *,
+        known: Callable[[], Awaitable[DeliveryRecord | None]],
+    ) -> DeliveryRecord:
+        """Interrupt the running turn, stop the commands it leaves running, and deliver a message in its place.
 
-        Raises PartialSuccess when the turn was interrupted and the message could not be sent; otherwise as ``Lanes.interject``.
+        known: asked once nobody else can send; a message that it returns is this one, sent before, and nothing is interrupted.
+        Raises PartialSuccess when the turn was interrupted and the message could not be sent; otherwise as ``Deliveries.send``.
         """
         lane = self._roster.lane(thread)
-        await _unclaimed(lane)
+        await unclaimed(lane)
         with self._submission.claim(thread, lane):
+            if (sent := await known()) is not None:
+                return sent
             await self._look(thread, lane)
             try:
                 ended = await self._interrupt(thread, lane)
@@ -117,7 +131,7 @@ class Steering:
                     details=error.details,
                 ) from error
             try:
-                return await self._submission.deliver(thread, lane, message)
+                return await deliver()
             except OutcomeUnknown:
                 raise
             except DispatchError as error:
@@ -229,7 +243,7 @@ class Steering:
             await self._heard(lane, turn_id)
             if lane.active == turn_id:
                 await appserver.turns.interrupt(self._link.codex, lane.native_id, turn_id)
-            while lane.active == turn_id or lane.dirty:
+            while lane.active == turn_id or lane.dirty or lane.saving:
                 await lane.change()
         if patience.cancelled_caught or lane.turn is None:
             raise OutcomeUnknown(
@@ -238,9 +252,12 @@ class Steering:
                 hint=f"dispatch get {thread.ref}",
                 details={"thread": thread.ref, "turn_id": turn_id},
             )
-        ended = lane.turn
+        # What waited may have started the next turn already.
+        latest = lane.latest_end
+        ended = latest if latest is not None and latest.id == turn_id else lane.turn
         stopped: int | None = 0
         if ended.status is TurnStatus.INTERRUPTED:
+            kept |= lane.commands_besides(turn_id)  # the next turn may have some already
             stopped = await self._stop_commands(thread, lane, kept)
         return StoppedTurn(
             message_id=ended.message_id,
@@ -270,7 +287,7 @@ class Steering:
         return None
 
 
-async def _unclaimed(lane: Lane) -> None:
+async def unclaimed(lane: Lane) -> None:
     """Wait until nobody is in the middle of sending; what is sent then is the turn that runs."""
     while lane.sending:
         await lane.change()

@@ -11,10 +11,10 @@ import anyio
 from dispatch_core.contracts.caller import Caller
 from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import FiringStatus
-from dispatch_core.errors import DispatchError, OutcomeUnknown
+from dispatch_core.errors import DaemonUnreachable, DispatchError, OutcomeUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from anyio.abc import TaskGroup
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Call = Callable[[str, Mapping[str, Any], Caller], Awaitable[OpReply]]
 
 BACKLOG = 10
+KEY_FIELD = "idempotency_key"  # an op with this input field has, with the same key, the same effect twice as once
 DETAIL_LIMIT = 200
 GOODBYE = 2.0
 
@@ -34,21 +35,41 @@ log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Every claim and every outcome, in the registry and as an event."""
+    """Every claim and every outcome, in the registry and as an event. fields: the input fields of an op."""
 
-    def __init__(self, *, firings: FiringStore, events: Events, clock: Clock, call: Call) -> None:
+    def __init__(
+        self,
+        *,
+        firings: FiringStore,
+        events: Events,
+        clock: Clock,
+        call: Call,
+        fields: Callable[[str], Collection[str]],
+    ) -> None:
+        self._fields = fields
         self._firings = firings
         self._events = events
         self._clock = clock
         self._call = call
 
-    async def abandon(self) -> None:
-        """Every firing that a former daemon left claimed is unknown now; none is repeated."""
-        for firing in await self._firings.abandon():
-            log.warning(
-                "firing %s of trigger %s has an unknown outcome", firing.key, firing.trigger_id
-            )
-            self._publish(firing.trigger_id, firing.key, firing.status, firing.detail)
+    async def left(self, triggers: Iterable[TriggerRecord]) -> list[tuple[TriggerRecord, str]]:
+        """Return the firings that a former daemon left unfinished and that may be run again; the others are unknown now."""
+        by_id = {trigger.id: trigger for trigger in triggers}
+        again = []
+        for firing in await self._firings.claimed():
+            trigger = by_id.get(firing.trigger_id)
+            if trigger is not None and self.repeatable(trigger):
+                again.append((trigger, firing.key))
+            elif trigger is not None:
+                log.warning(
+                    "firing %s of trigger %s: nobody knows its outcome", firing.key, trigger.id
+                )
+                await self.finish(trigger, firing.key, FiringStatus.UNKNOWN, None)
+        return again
+
+    def repeatable(self, trigger: TriggerRecord) -> bool:
+        """Whether the trigger's action has, with the same key, the same effect twice as once."""
+        return KEY_FIELD in self._fields(trigger.op)
 
     async def claim(self, trigger: TriggerRecord, key: str) -> bool:
         """Claim an occasion and say whether it is new.
@@ -63,11 +84,21 @@ class Ledger:
             return False
 
     async def run(self, trigger: TriggerRecord, key: str) -> None:
-        """Run the action of a claimed occasion and record how it ended."""
+        """Run the action of a claimed occasion and record how it ended.
+
+        If the daemon stops before it could run, and it may be run again, the next daemon does.
+        """
         caller = Caller(principal=f"trigger:{trigger.id}", surface="trigger", trigger_id=trigger.id)
         status, detail = FiringStatus.DONE, None
+        args = {**trigger.args, "thread": trigger.thread}
+        if self.repeatable(trigger):
+            args[KEY_FIELD] = key
         try:
-            await self._call(trigger.op, {**trigger.args, "thread": trigger.thread}, caller)
+            await self._call(trigger.op, args, caller)
+        except DaemonUnreachable as error:
+            if self.repeatable(trigger):
+                return
+            status, detail = FiringStatus.FAILED, _detail(error)
         except OutcomeUnknown as error:
             status, detail = FiringStatus.UNKNOWN, _detail(error)
         except DispatchError as error:
@@ -113,6 +144,10 @@ class FiringLine:
         if len(self._waiting) >= BACKLOG:
             await self._ledger.finish(self._trigger, key, FiringStatus.FAILED, "overrun")
             return
+        self.repeat(key, tasks)
+
+    def repeat(self, key: str, tasks: TaskGroup) -> None:
+        """Have the action of a claimed occasion run in tasks."""
         self._waiting.append(key)
         if not self._running:
             self._running = True
@@ -135,7 +170,7 @@ class FiringLine:
                 await self._ledger.run(self._trigger, self._waiting.popleft())
         finally:
             self._running = False
-            if self._waiting:
+            if self._waiting and not self._ledger.repeatable(self._trigger):
                 with anyio.CancelScope(shield=True), anyio.move_on_after(GOODBYE):
                     await self.withdraw("the daemon stopped before it ran")
 

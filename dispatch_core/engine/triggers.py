@@ -24,7 +24,7 @@ from dispatch_core.engine.trigger_firing import FiringLine, Ledger
 from dispatch_core.errors import DispatchError, TriggerNotFound, ValidationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
     from datetime import datetime
 
     from anyio.abc import TaskGroup, TaskStatus
@@ -75,6 +75,7 @@ class TriggerEngine:
         events: EventBus,
         clock: Clock,
         call: Call,
+        fields: Callable[[str], Collection[str]],
         resolve: Callable[[str], Awaitable[ThreadRecord]],
         sleep: Sleeper = anyio.sleep,
     ) -> None:
@@ -84,7 +85,9 @@ class TriggerEngine:
         self._clock = clock
         self._resolve = resolve
         self._sleep = sleep
-        self._ledger = Ledger(firings=storage.firings, events=events, clock=clock, call=call)
+        self._ledger = Ledger(
+            firings=storage.firings, events=events, clock=clock, call=call, fields=fields
+        )
         self._lock = anyio.Lock()
         self._alarm = Alarm(clock, sleep)
         self._armed: dict[str, Armed] = {}
@@ -96,12 +99,12 @@ class TriggerEngine:
 
         Raises StorageError when the registry cannot be read at the start, and nothing afterwards.
         """
-        await self._ledger.abandon()
         since = self._events.last_seq
         async with self._events.subscribe() as stream, anyio.create_task_group() as tasks:
             self._tasks = tasks
             try:
                 await self._arm_all(since)
+                await self._take_up(tasks)
                 tasks.start_soon(self._keep_time, name="trigger time")
                 tasks.start_soon(self._read_events, stream, name="trigger events")
                 task_status.started()
@@ -206,6 +209,13 @@ class TriggerEngine:
                 details={"field": "kind", "kind": kind.name},
             )
         return first
+
+    async def _take_up(self, tasks: TaskGroup) -> None:
+        """Run what a former daemon had claimed and not finished, where that can be done twice with the effect of once."""
+        async with self._lock:
+            for trigger, key in await self._ledger.left(await self._triggers.list()):
+                line = self._lines.setdefault(trigger.id, FiringLine(trigger, self._ledger))
+                line.repeat(key, tasks)
 
     async def _arm_all(self, since: int) -> None:
         """Arm what is enabled; what cannot be armed is logged and stays in the registry."""

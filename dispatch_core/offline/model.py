@@ -37,11 +37,19 @@ class OfflineModel:
     """A stand-in for the language model, on loopback only; replies follow from the input alone.
 
     log: a file that gets one JSON line per request before the reply begins, control requests
-    excepted. port: 0 for a free one. requests, inflight, max_inflight, aborted: model requests so
-    far, being answered now, at most at once, and left by the client before their end.
+    excepted. port: 0 for a free one. on_request: called when the model is asked, before it answers.
+    requests, inflight, max_inflight, aborted: model requests so far, being answered now, at most at
+    once, and left by the client before their end.
     """
 
-    def __init__(self, *, log: Path | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        log: Path | None = None,
+        port: int = 0,
+        on_request: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_request = on_request
         self.requests = 0
         self.inflight = 0
         self.max_inflight = 0
@@ -141,6 +149,8 @@ class OfflineModel:
             model=conversation.model,
             text=conversation.last_text,
         )
+        if self._on_request is not None:
+            self._on_request()
         reply = Reply(
             step,
             text=step.message(planned.prompt),

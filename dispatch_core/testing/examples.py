@@ -17,7 +17,9 @@ def make_world(dispatch: Dispatch) -> None:
 
     Thread ``@builder`` has one finished turn, the answer to "Say hello"; ``@reviewer`` has none; the trigger ``nightly`` sends
     "Summarise the day" to @reviewer at three in the morning. ``@spare`` has two finished turns and is there to be changed;
-    ``@retired`` has one and is archived.
+    ``@retired`` has one and is archived. ``@planner`` has a turn that does not end, and behind it the queued messages
+    "Plan Monday", "Plan Tuesday" and "Plan Friday", with the idempotency keys monday, tuesday and friday; "Plan Sunday" with the
+    key sunday was cancelled. "Say hello" has the key hello.
     """
     for name, *texts in (
         ("builder", "Say hello"),
@@ -27,9 +29,15 @@ def make_world(dispatch: Dispatch) -> None:
     ):
         dispatch.json("new", name, "--cwd", "/")
         for text in texts:
-            dispatch.json("send", f"@{name}", text)
+            key = ("--idempotency-key", "hello") if text == "Say hello" else ()
+            dispatch.json("send", f"@{name}", text, *key)
             dispatch.json("wait", f"@{name}", "--timeout", "60")
     dispatch.json("archive", "@retired", "--yes")
+    dispatch.json("new", "planner", 'Plan the year offline:{"delay": 3600}', "--cwd", "/")
+    for day in ("Sunday", "Monday", "Tuesday", "Friday"):
+        key = ("--idempotency-key", day.lower())
+        dispatch.json("send", "@planner", f"Plan {day}", "--queue", *key)
+    dispatch.json("delivery", "cancel", "sunday")
     words = (
         "--when",
         "cron",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dispatch_plugins.cli.invocation import Invocation
 
 MARGIN = 5.0  # seconds on top of the op's own timeout, so that the daemon's answer comes first
-STALE = "the daemon runs other plugins or another build; it is replaced once no turn runs in it"
+STALE = "the daemon runs other plugins or another build; dispatch upgrade replaces it"
 
 
 def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any]) -> Reply:
@@ -29,21 +29,23 @@ def call(invocation: Invocation, op: Mapping[str, Any], args: Mapping[str, Any])
 
     Raises RemoteError with the daemon's error, DaemonUnreachable, DaemonStale, or OutcomeUnknown when the daemon went away.
     """
+    greetings = [hello(invocation)]
 
     def ask(connection: Connection) -> Reply:
+        greeting = greetings.pop() if greetings else anyone(invocation)
         with connection:
             if op.get("progress") and is_terminal(sys.stderr):
                 from dispatch_plugins.cli.progress import progress_of
 
-                notice(connection.hello(hello(invocation)))
+                notice(connection.hello(greeting))
                 with progress_of(connection, op["name"]) as heard:
                     return connection.request(
                         op["name"], args, heard=heard, **asked(invocation, op)
                     )
-            greeting, reply = connection.first_call(
-                hello(invocation), op["name"], args, **asked(invocation, op)
+            answer, reply = connection.first_call(
+                greeting, op["name"], args, **asked(invocation, op)
             )
-            notice(greeting)
+            notice(answer)
             return reply
 
     paths = Paths.from_env(invocation.env)
@@ -60,6 +62,14 @@ def hello(invocation: Invocation) -> dict[str, Any]:
         "manifest": None if invocation.safe else identity(manifest),
         "thread_id": invocation.env.get("CODEX_THREAD_ID") or None,
     }
+
+
+def anyone(invocation: Invocation) -> dict[str, Any]:
+    """Return the greeting of a command that goes on: which daemon answers by now is not for it to decide.
+
+    Whether the op is still the one that it knows is checked with the call.
+    """
+    return {**hello(invocation), "manifest": None}
 
 
 def asked(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-SECTIONS = ("Threads", "Messages", "Goals", "Triggers", "Daemon")
+SECTIONS = ("Threads", "Messages", "Deliveries", "Requests", "Goals", "Triggers", "Daemon")
 LAST = "Plugins"
 SIMILAR = 3
 READABLE = 90  # characters of a command line that opens the root help, if there is one
@@ -92,7 +92,9 @@ class Catalog:
         if dist not in self.first_party:
             return f"From {dist}"
         title = f"{noun[:1].upper()}{noun[1:]}"
-        return title if title in SECTIONS else f"{title}s"
+        if title in SECTIONS:
+            return title
+        return f"{title.removesuffix('y')}ies" if title.endswith("y") else f"{title}s"
 
 
 def _good(op: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -19,6 +19,11 @@ NATIVE = {
         "Stop the daemon once its turns are done",
         "Daemon",
     ),
+    "upgrade": (
+        "dispatch_plugins.cli.commands.upgrade",
+        "Let the installed build take over from the daemon",
+        "Daemon",
+    ),
     "demo": (
         "dispatch_plugins.cli.commands.demo",
         "Show what dispatch does, offline, in a few seconds",
@@ -27,6 +32,11 @@ NATIVE = {
     "doctor": (
         "dispatch_plugins.cli.commands.doctor",
         "Check that everything works, and say what to do",
+        "Daemon",
+    ),
+    "conformance": (
+        "dispatch_plugins.cli.commands.conformance",
+        "Find out what the installed Codex may be trusted with",
         "Daemon",
     ),
     "registry": (

@@ -174,8 +174,14 @@ def _open(options: Options, manifest: dict[str, Any]) -> tuple[socket.socket, by
     from dispatch_core.daemon.paths import Paths
     from dispatch_core.daemon.reach import reach
 
+    greetings = [greeting]
+
     def open_session(connection: Connection) -> tuple[socket.socket, bytes]:
-        connection.first_call(greeting, "$open", session, timeout=OPEN_TIMEOUT)
+        # After the daemon was replaced, the one that answers is the one to take.
+        mine = greetings.pop() if greetings else {**greeting, "manifest": None}
+        answer, _ = connection.first_call(mine, "$open", session, timeout=OPEN_TIMEOUT)
+        if answer.get("stale"):
+            _complain("the daemon runs another build or other plugins", "dispatch upgrade")
         return connection.detach()
 
     # An agent's server must not fail until a person runs a command: the daemon is started, and replaced when it is idle.

@@ -34,6 +34,8 @@ SCHEMA_OP = "schema"
 HOMES = {"message": "thread", "goal": "thread"}
 TOPICS = {
     "thread": "Codex threads and their messages",
+    "delivery": "messages on their way",
+    "request": "what Codex asks of people",
     "trigger": "triggers: what happens when",
     "daemon": "the dispatch daemon and Codex",
 }

@@ -25,10 +25,48 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MIB = 1024 * 1024
+SLOW = 2.0  # seconds for a heartbeat's answer that are worth saying
 
 
 class StatusInput(OpInput):
     """Nothing to say."""
+
+
+class Breaker(OpOutput):
+    """Whether a Codex that keeps ending is started again."""
+
+    state: str = Field(
+        description="closed: at once; open: after a pause; half_open: one try is being made; tripped: not before a person acts."
+    )
+    exits: int = Field(description="How often it ended within the last minute.")
+    openings: int = Field(description="How often starting had to pause; it ends at the third time.")
+    next_try_in: float | None = Field(description="Seconds until it is started again.")
+
+
+class Heartbeat(OpOutput):
+    """Whether Codex answers; it is asked every ten seconds."""
+
+    at: datetime | None = Field(description="When it answered last.")
+    latency: float | None = Field(description="Seconds that took.")
+    missed: int = Field(description="Heartbeats since then without an answer; it is killed at 3.")
+    late: int = Field(
+        description="Waits that do not count, as the machine slept or was too busy for the daemon."
+    )
+
+
+class Traffic(OpOutput):
+    """What was exchanged with the running app-server."""
+
+    in_flight: int = Field(description="Requests that wait for its answer.")
+    limit: int = Field(description="How many may wait; fewer while it is slow or overloaded.")
+    overloads: int = Field(description="How often it had too much to do; requests are sent again.")
+    invalid_lines: int = Field(description="Lines that are no messages and were skipped.")
+    oversized_lines: int = Field(description="Lines over 64 MiB, which were skipped.")
+    unmatched_answers: int = Field(description="Answers that came too late, twice or to nobody.")
+    handler_errors: int = Field(description="Messages that dispatch failed on; its log says why.")
+    unknown_requests: int = Field(description="Requests of a kind that dispatch does not know.")
+    unknown_notifications: int = Field(description="Notifications of such a kind.")
+    unknown: dict[str, int] = Field(description="The names of these, with how often each came.")
 
 
 class CodexStatus(OpOutput):
@@ -41,10 +79,21 @@ class CodexStatus(OpOutput):
         description="Where it was found: config, DISPATCH_CODEX_BIN, PATH or wheel."
     )
     pid: int | None = Field(description="Its process; null while none runs.")
-    restarts: int = Field(description="How often it had to be started again.")
-    skipped_lines: int = Field(
-        description="Lines of it that could not be understood and were skipped."
+    started_at: datetime | None = Field(description="When it started.")
+    uptime: float | None = Field(description="Seconds since then.")
+    epoch: str | None = Field(
+        description="Names the process: boot, process id, start in clock ticks, generation."
     )
+    generation: int | None = Field(description="The number of the process in this daemon's life.")
+    rss_bytes: int | None = Field(
+        description="Memory it holds, in bytes. Over 2 GiB it is started again once nothing runs, over 4 GiB at once."
+    )
+    restarts: int = Field(description="How often it had to be started again.")
+    last_exit: str | None = Field(description="Why it ended the last time.")
+    last_exit_at: datetime | None = Field(description="When that was.")
+    breaker: Breaker = Field(description="Whether it is started again.")
+    heartbeat: Heartbeat | None = Field(description="Whether it answers; null while none runs.")
+    traffic: Traffic | None = Field(description="What was exchanged; null while none runs.")
     notes: list[str] = Field(description="What it warned of when it started.")
 
 
@@ -168,11 +217,8 @@ def render_status(output: StatusOutput, view: View) -> str:
             ("version", f"{output.version} (build {output.build})"),
             ("process", f"{output.pid}, up {view.age(output.started_at)}, {memory}"),
             ("codex", binary),
-            (
-                "app-server",
-                f"process {codex.pid}, {codex.restarts} restarts" if codex.pid else "not running",
-            ),
-            ("skipped", f"{codex.skipped_lines} lines of Codex" if codex.skipped_lines else None),
+            ("app-server", _app_server(codex, view)),
+            *_not_normal(codex, view),
             *(("codex says", printable(note)) for note in codex.notes),
             ("threads", threads or "none"),
             (
@@ -186,6 +232,43 @@ def render_status(output: StatusOutput, view: View) -> str:
             ("log", view.directory(output.log)),
         ]
     )
+
+
+def _app_server(codex: CodexStatus, view: View) -> str:
+    if codex.pid is None:
+        wait = codex.breaker.next_try_in
+        return "not running" if wait is None else f"not running, next try in {wait:.0f} s"
+    parts = [f"process {codex.pid}"]
+    if codex.started_at:
+        parts.append(f"up {view.age(codex.started_at)}")
+    if codex.rss_bytes:
+        parts.append(f"{codex.rss_bytes / MIB:.0f} MiB")
+    parts.append(f"{codex.restarts} restarts")
+    return ", ".join(parts)
+
+
+def _not_normal(codex: CodexStatus, view: View) -> Iterable[tuple[str, str]]:
+    """Give what is worth a line of its own, and nothing of a Codex that is well."""
+    if codex.last_exit and codex.last_exit_at:
+        yield "last exit", f"{view.age(codex.last_exit_at)} ago: {printable(codex.last_exit)}"
+    if codex.breaker.openings:
+        yield "breaker", f"{codex.breaker.state}, opened {codex.breaker.openings} of 3 times"
+    beat, traffic = codex.heartbeat, codex.traffic
+    if beat and (beat.missed or (beat.latency or 0) > SLOW):
+        last = f"{beat.latency:.1f} s for the last answer" if beat.latency else "no answer yet"
+        yield "heartbeat", f"{beat.missed} missed, {last}"
+    if traffic is None:
+        return
+    if traffic.overloads:
+        yield "overloaded", f"{traffic.overloads} times; {traffic.limit} requests at a time now"
+    if skipped := traffic.invalid_lines + traffic.oversized_lines:
+        yield "skipped", f"{skipped} lines of Codex"
+    if traffic.unknown:
+        names = ", ".join(printable(name) for name in sorted(traffic.unknown)[:3])
+        count = traffic.unknown_requests + traffic.unknown_notifications
+        yield "unknown", f"{count} messages of Codex: {names}"
+    if traffic.handler_errors:
+        yield "errors", f"{traffic.handler_errors} messages of Codex (dispatch daemon log --daemon)"
 
 
 def _plugins(plugins: PluginsStatus, view: View) -> str:

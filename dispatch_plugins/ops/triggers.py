@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dispatch_core.api import OpContext, OpInfo, PluginSettings, ThreadRecord
 
 SURFACE = "trigger"
+QUEUE = "queue"  # the input field of an action that can wait for its thread to be free
 NAME = r"^\w[\w.-]*$"
 
 
@@ -103,8 +104,10 @@ async def add(ctx: OpContext, given: AddTrigger) -> TriggerView:
     watches unless allow_loop is set; ThreadNotFound, AmbiguousSelector and AuthorityDenied.
     """
     config = _config(given)
-    args = {} if given.text is None else {"text": given.text}
+    args: dict[str, Any] = {} if given.text is None else {"text": given.text}
     target = await _target(ctx, given, args)
+    if QUEUE in _fields(ctx, given.action):
+        args[QUEUE] = True  # an occasion does not come again because the thread was busy
     source = config.get("thread")
     if isinstance(source, str) and not given.allow_loop:
         await _refuse_loop(ctx, given, source, target)
@@ -168,7 +171,7 @@ def _config(given: AddTrigger) -> dict[str, Any]:
     return {**given.option, **config}
 
 
-async def _target(ctx: OpContext, given: AddTrigger, args: dict[str, str]) -> ThreadRecord:
+async def _target(ctx: OpContext, given: AddTrigger, args: dict[str, Any]) -> ThreadRecord:
     """Return the thread the action would go to now; the action exists and takes these arguments."""
     actions: dict[str, OpInfo] = {info.name: info for info in ctx.ops.ops(SURFACE)}
     if given.action not in actions:
@@ -191,6 +194,12 @@ async def _target(ctx: OpContext, given: AddTrigger, args: dict[str, str]) -> Th
     if actions[given.action].intent == Intent.READ:
         return await ctx.lanes.resolve(given.thread)
     return await ctx.lanes.writable(given.thread)
+
+
+def _fields(ctx: OpContext, action: str) -> set[str]:
+    """Return the input fields of an op."""
+    schemas = (info.schema for info in ctx.ops.ops(SURFACE) if info.name == action)
+    return {field for schema in schemas for field in schema.get("properties", {})}
 
 
 async def _refuse_loop(

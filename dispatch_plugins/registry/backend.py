@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from dispatch_plugins.registry.actions import PeeweeActions
 from dispatch_plugins.registry.cache import PeeweeCache
 from dispatch_plugins.registry.connection import BUSY_TIMEOUT, Connection
+from dispatch_plugins.registry.deliveries import PeeweeDeliveries
 from dispatch_plugins.registry.firings import PeeweeFirings
 from dispatch_plugins.registry.index.store import SqliteIndex
 from dispatch_plugins.registry.maintenance import PeeweeMaintenance
+from dispatch_plugins.registry.requests import PeeweeRequests
 from dispatch_plugins.registry.threads import PeeweeThreads
 from dispatch_plugins.registry.triggers import PeeweeTriggers
 
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     from dispatch_core.api import (
         ActionLog,
         CacheStore,
+        DeliveryStore,
         FiringStore,
         HistoryIndex,
         Maintenance,
+        RequestStore,
+        StorageError,
         ThreadStore,
         TriggerStore,
     )
@@ -49,12 +54,24 @@ class PeeweeStorage:
         self.triggers: TriggerStore = PeeweeTriggers(self.connection)
         self.firings: FiringStore = PeeweeFirings(self.connection)
         self.cache: CacheStore = PeeweeCache(self.connection)
+        self.deliveries: DeliveryStore = PeeweeDeliveries(self.connection)
+        self.requests: RequestStore = PeeweeRequests(self.connection)
         # It opens its file when it is first used: the daemon's socket waits for open.
         self._index = SqliteIndex(data_dir / INDEX_NAME, path)
         self.index: HistoryIndex | None = self._index
         self.maintenance: Maintenance | None = PeeweeMaintenance(
             path, data_dir / INDEX_NAME, busy_timeout
         )
+
+    @property
+    def full(self) -> bool:
+        """Whether messages have to be refused because there is no room to keep them."""
+        return self.connection.full
+
+    @property
+    def fault(self) -> StorageError | None:
+        """Why nothing is written any more; the next daemon tries again."""
+        return self.connection.fault
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the registry, bring its schema up to date, and push its cleanup on the caller's stack.

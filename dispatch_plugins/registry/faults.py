@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
 import peewee
 
-from dispatch_core.api import StorageError
+from dispatch_core.api import DiskFull, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,12 +17,8 @@ if TYPE_CHECKING:
 # value is bound.
 DATABASE_ERRORS: Final = (peewee.PeeweeException, sqlite3.Error, UnicodeError, OverflowError)
 
-_RESTORE = (
-    "dispatch down, move the file away, and restore the newest registry.db.bak-* beside it "
-    "or a backup of your own"
-)
+_RESTORE = "dispatch down, then dispatch registry restore puts the newest good backup, or a file of your own, in its place"
 _CAUSES: Final[dict[int, tuple[str, str]]] = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "free some space and repeat the command"),
     sqlite3.SQLITE_BUSY: (
         "another process holds its lock",
         "repeat the command once that process has let go of the file",
@@ -46,7 +43,7 @@ _CAUSES: Final[dict[int, tuple[str, str]]] = {
     sqlite3.SQLITE_NOTADB: ("it is not a database", _RESTORE),
     sqlite3.SQLITE_IOERR: (
         "the disk reported an error",
-        "check the disk, then dispatch down and dispatch up",
+        "check the disk, then dispatch down, dispatch registry check, and dispatch up",
     ),
     sqlite3.SQLITE_CONSTRAINT: (
         "the change contradicts what is stored",
@@ -62,7 +59,10 @@ _FATAL_IO: Final = frozenset(
         sqlite3.SQLITE_IOERR_DIR_FSYNC,
     }
 )
-_PRIMARY = 0xFF
+_PRIMARY: Final = 0xFF
+# The second is what SQLite says when there is no room for the memory that its connections share.
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def storage_error(error: BaseException, path: Path) -> StorageError:
@@ -74,6 +74,8 @@ def storage_error(error: BaseException, path: Path) -> StorageError:
             details={"path": str(path)},
         )
     cause = _first_cause(error)
+    if is_full(error):
+        return disk_full(path, cause)
     code = getattr(cause, "sqlite_errorcode", None)
     reason, hint = _CAUSES.get(
         (code or 0) & _PRIMARY, (str(cause), "dispatch daemon log shows what happened before")
@@ -86,9 +88,31 @@ def storage_error(error: BaseException, path: Path) -> StorageError:
     return StorageError(f"the registry {path} failed: {reason}", hint=hint, details=details)
 
 
+def disk_full(path: Path, cause: BaseException) -> DiskFull:
+    """Return the StorageError for a disk without room. cause: what said so."""
+    return DiskFull(
+        f"the registry {path} failed: the disk is full",
+        hint="free some space and repeat the command; the daemon notices by itself",
+        details={
+            "path": str(path),
+            "sqlite": getattr(cause, "sqlite_errorname", None),
+            "cause": str(cause),
+        },
+    )
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether there was no room on the disk, so that nothing was written."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return getattr(_first_cause(error), "sqlite_errorcode", None) in _FULL
+
+
 def is_explained(error: BaseException) -> bool:
     """Say whether SQLite's error is one of those that have a cause outside of dispatch, such as a full disk."""
-    return getattr(_first_cause(error), "sqlite_errorcode", 0) & _PRIMARY in _CAUSES
+    return (
+        is_full(error) or getattr(_first_cause(error), "sqlite_errorcode", 0) & _PRIMARY in _CAUSES
+    )
 
 
 def is_fatal(error: BaseException) -> bool:

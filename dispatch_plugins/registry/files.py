@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from dispatch_core.api import StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PRIVATE: Final = 0o600
 
@@ -35,7 +34,14 @@ def claim(path: Path) -> bool:
     it cannot be made.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(
+                f"{path} is not dispatch's registry: it is not a file",
+                hint="dispatch down, then dispatch registry restore keeps it aside and puts the newest good backup in its place",
+                details={"path": str(path)},
+            )
     except FileNotFoundError:
         size = 0
     if size == 0:
@@ -53,7 +59,7 @@ def refuse_to_forget(path: Path) -> None:
     identity = _identity_path(path)
     raise StorageError(
         f"the registry {path} {state}, but {identity.name} says that there has been one",
-        hint=f"restore the newest {path.name}.bak-* or your own backup as {path}; "
+        hint="dispatch down, then dispatch registry restore puts the newest good backup, or a file of your own, in its place; "
         f"to start anew, delete {identity}",
         details={"path": str(path), "identity": str(identity)},
     )
@@ -142,29 +148,60 @@ def copy_to(source: sqlite3.Connection, target: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        _put_in_place(draft, target)
+        put_in_place(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def put_in_place(draft: Path, target: Path) -> None:
+    """Give the draft its name, also across a power cut. Raises FileExistsError if there is such a file: it is not replaced."""
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: hold the name with an empty file of ours
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+        draft.replace(target)
     _sync_folder(target.parent)
 
 
 def file_id(path: Path) -> tuple[int, int]:
     """Return what tells this file from another one of the same name."""
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
-def require_same_file(path: Path, expected: tuple[int, int] | None) -> None:
-    """Raise StorageError unless the file at path is the one that was opened: writes would vanish with it."""
+class Opened(NamedTuple):
+    """The database and its log as they were when they were opened."""
+
+    database: tuple[int, int]
+    log: tuple[int, int]
+
+
+def opened(path: Path) -> Opened:
+    """Return what tells the open database at path and its log from other files of these names. Raises OSError."""
+    return Opened(file_id(path), file_id(log_of(path)))
+
+
+def require_same_files(path: Path, expected: Opened) -> int:
+    """Return the size of the log. Raises StorageError unless both files are those that were opened: writes would vanish."""
     try:
-        if file_id(path) == expected:
-            return
+        if file_id(path) == expected.database:
+            log = log_of(path).stat()
+            if (log.st_dev, log.st_ino) == expected.log:
+                return log.st_size
+            gone = log_of(path)
+        else:
+            gone = path
+    except FileNotFoundError as error:
+        gone = Path(error.filename)
     except OSError:
-        pass
+        gone = path
     raise StorageError(
-        f"the registry {path} was moved or replaced while it was in use",
-        hint="put the file back, or dispatch down, restore a backup, and dispatch up",
-        details={"path": str(path)},
+        f"the registry {gone} was moved or replaced while it was in use",
+        hint="put the file back; or dispatch down, which folds what was acknowledged into the registry that is open, "
+        "then dispatch registry check, and dispatch registry restore if that finds something wrong",
+        details={"path": str(gone)},
     )
 
 
@@ -175,17 +212,6 @@ def not_accessible(path: Path, error: OSError) -> StorageError:
         hint="check that its folder exists, has space left and may be written by your user",
         details={"path": str(path)},
     )
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    """Give the draft its name. Raises FileExistsError if there is such a file: renaming would replace it."""
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: hold the name with an empty file of ours
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
-        draft.replace(target)
 
 
 def _identity_path(path: Path) -> Path:

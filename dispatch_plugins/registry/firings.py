@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dispatch_core.api import FiringStatus
@@ -43,17 +42,10 @@ class PeeweeFirings:
         rows = self._connection.read(self._queries.latest, (trigger_id,))
         return firing_of(rows[0]) if rows else None
 
-    async def abandon(self) -> tuple[FiringRecord, ...]:
-        """Turn every claimed firing into an unknown one and return them."""
-        sql = self._queries
-        claimed, unknown = FiringStatus.CLAIMED.value, FiringStatus.UNKNOWN.value
-
-        def work(transaction: Transaction) -> tuple[FiringRecord, ...]:
-            found = tuple(map(firing_of, transaction.rows(sql.with_status, (claimed,))))
-            transaction.run(sql.settle, (unknown, claimed))
-            return tuple(replace(firing, status=FiringStatus.UNKNOWN) for firing in found)
-
-        return await self._connection.write(work)
+    async def claimed(self) -> tuple[FiringRecord, ...]:
+        """Return every firing that is claimed, oldest first."""
+        rows = self._connection.read(self._queries.with_status, (FiringStatus.CLAIMED.value,))
+        return tuple(map(firing_of, rows))
 
     async def _changed(self, sql: str, values: tuple[object, ...]) -> bool:
         def work(transaction: Transaction) -> bool:

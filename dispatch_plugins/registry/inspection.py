@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import peewee
 
 from dispatch_core.api import RegistryReport, StorageError
-from dispatch_plugins.registry import files, schema
+from dispatch_plugins.registry import files, leftovers, schema
 from dispatch_plugins.registry.faults import DATABASE_ERRORS, storage_error
 from dispatch_plugins.registry.models import tables
 from dispatch_plugins.registry.queries import compile_queries
@@ -111,6 +111,7 @@ def _look(path: Path) -> _Look:
         if not files.size_of(path):
             _look_at_nothing(path, look)
             return look
+        leftovers.require_whole(path)
         with read_only(path) as database:
             _look_at_schema(database, path, look)
             _look_at_rows(database, path, look)

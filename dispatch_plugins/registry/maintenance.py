@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dispatch_core.api import MigrationReport
     from dispatch_plugins.registry.inspection import FileReport
+    from dispatch_plugins.registry.restoring import RestorePlan
 
 
 class PeeweeMaintenance:
@@ -42,3 +43,15 @@ class PeeweeMaintenance:
         from dispatch_plugins.registry.upkeep import migrate  # noqa: PLC0415 -- see above
 
         return migrate(self._path, backup=backup, busy_timeout=self._busy_timeout)
+
+    def plan_restore(self, source: Path | None = None) -> RestorePlan:
+        """Return what a restore would do, by default from the newest good backup, and change nothing. Raises StorageError."""
+        from dispatch_plugins.registry.restoring import plan  # noqa: PLC0415 -- see above
+
+        return plan(self._path, source)
+
+    def restore(self, plan: RestorePlan) -> None:
+        """Put the backup of a plan in the place of the registry and keep what was there aside. Raises StorageError."""
+        from dispatch_plugins.registry.restoring import restore  # noqa: PLC0415 -- see above
+
+        restore(self._path, plan)

@@ -5,9 +5,13 @@ The migrations make the tables; the models only say what to ask of them. A test 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import peewee
+
+# Spelt out: an index in a file holds these words, whatever becomes of the enumeration.
+IN_FLIGHT: Final = ("sending", "submitted", "running")
+ENDED: Final = ("done", "failed", "interrupted", "rejected", "dead", "cancelled", "expired")
 
 
 class Tables(NamedTuple):
@@ -20,6 +24,8 @@ class Tables(NamedTuple):
     trigger: type[peewee.Model]
     firing: type[peewee.Model]
     cache: type[peewee.Model]
+    delivery: type[peewee.Model]
+    request: type[peewee.Model]
 
 
 def tables(database: peewee.SqliteDatabase) -> Tables:
@@ -30,7 +36,17 @@ def tables(database: peewee.SqliteDatabase) -> Tables:
             table_function = _plural
 
     Base._meta.set_database(database)
-    return Tables(_registry(Base), *_threads(Base), _actions(Base), *_triggers(Base), _cache(Base))
+    thread, turn = _threads(Base)
+    return Tables(
+        _registry(Base),
+        thread,
+        turn,
+        _actions(Base),
+        *_triggers(Base),
+        _cache(Base),
+        _deliveries(Base, thread),
+        _requests(Base),
+    )
 
 
 def _plural(model: type[peewee.Model]) -> str:
@@ -41,6 +57,7 @@ def _registry(base: type[peewee.Model]) -> type[peewee.Model]:
     class Registry(base):  # type: ignore[valid-type,misc]
         id = peewee.TextField(primary_key=True)
         created_at = peewee.TextField()
+        generation = peewee.IntegerField(constraints=[peewee.SQL("DEFAULT 0")])
 
         class Meta:
             table_name = "registry"
@@ -132,3 +149,91 @@ def _cache(base: type[peewee.Model]) -> type[peewee.Model]:
             table_name = "cache"
 
     return Cache
+
+
+def in_state(*states: str) -> peewee.SQL:
+    """Return the condition that a delivery is in one of these states, word for word as the partial indexes have it."""
+    names = ", ".join(f"'{state}'" for state in states)
+    return peewee.SQL(f'"state" IN ({names})' if len(states) > 1 else f'"state" = {names}')
+
+
+def _deliveries(base: type[peewee.Model], threads: type[peewee.Model]) -> type[peewee.Model]:
+    class Delivery(base):  # type: ignore[valid-type,misc]
+        id = peewee.TextField(primary_key=True)
+        thread = peewee.ForeignKeyField(threads, on_delete="RESTRICT", index=False)
+        state = peewee.TextField()
+        when = peewee.TextField()
+        digest = peewee.TextField()
+        principal = peewee.TextField()
+        created_at = peewee.TextField()
+        text = peewee.TextField(null=True)
+        images = peewee.TextField(null=True)
+        key = peewee.TextField(null=True)
+        attempt = peewee.IntegerField()
+        deaths = peewee.IntegerField()
+        epoch = peewee.TextField(null=True)
+        turn_id = peewee.TextField(null=True)
+        merged = peewee.IntegerField()
+        evidence = peewee.TextField(null=True)
+        reason = peewee.TextField(null=True)
+        retry_of = peewee.TextField(null=True)
+        expires_at = peewee.TextField(null=True)
+        claimed_at = peewee.TextField(null=True)
+        ended_at = peewee.TextField(null=True)
+        position = peewee.IntegerField()
+
+        class Meta:
+            table_name = "deliveries"
+            indexes = (
+                (("thread", "id"), False),
+                (("thread", "position"), False),
+                (("state", "id"), False),
+            )
+
+    _index_deliveries(Delivery)
+    return Delivery
+
+
+def _index_deliveries(table: Any) -> None:
+    ended, has_body, has_key = (
+        peewee.SQL(f'"{column}" IS NOT NULL') for column in ("ended_at", "text", "key")
+    )
+    place = (table.thread, table.position, table.id)
+    table.add_index(
+        table.thread, unique=True, where=in_state(*IN_FLIGHT), name="delivery_in_flight"
+    )
+    # With the state it answers by itself how many are queued.
+    table.add_index(*place, table.state, where=in_state("queued"), name="delivery_queued")
+    table.add_index(*place, where=in_state("unknown"), name="delivery_unknown")
+    table.add_index(table.principal, table.key, unique=True, where=has_key, name="delivery_key")
+    table.add_index(table.ended_at, where=ended, name="delivery_ended")
+    table.add_index(table.ended_at, where=ended & has_body, name="delivery_ended_with_body")
+
+
+def _requests(base: type[peewee.Model]) -> type[peewee.Model]:
+    class Request(base):  # type: ignore[valid-type,misc]
+        id = peewee.TextField(primary_key=True)
+        thread = peewee.TextField(index=True)
+        turn_id = peewee.TextField(null=True)
+        item_id = peewee.TextField(null=True)
+        method = peewee.TextField()
+        kind = peewee.TextField()
+        rpc_id = peewee.TextField()
+        epoch = peewee.TextField()
+        summary = peewee.TextField()
+        digest = peewee.TextField()
+        body = peewee.TextField(null=True)
+        cut = peewee.IntegerField()
+        state = peewee.TextField(index=True)
+        asked_at = peewee.TextField()
+        deadline = peewee.TextField()
+        answered_by = peewee.TextField(null=True)
+        decision = peewee.TextField(null=True)
+        answered_at = peewee.TextField(null=True)
+        closed_at = peewee.TextField(null=True)
+        detail = peewee.TextField(null=True)
+
+        class Meta:
+            indexes = ((("epoch", "rpc_id"), True), (("deadline", "id"), False))
+
+    return Request

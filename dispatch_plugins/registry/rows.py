@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from dispatch_core.api import (
     ActionRecord,
     CachedRecord,
+    DeliveryRecord,
+    DeliveryState,
+    Epoch,
     FiringRecord,
     FiringStatus,
+    Image,
+    Message,
     ModelInUse,
+    RequestKind,
+    RequestRecord,
+    RequestState,
     Source,
     StorageError,
     ThreadRecord,
@@ -21,6 +29,7 @@ from dispatch_core.api import (
     TriggerRecord,
     TurnRecord,
     TurnStatus,
+    When,
 )
 
 if TYPE_CHECKING:
@@ -99,6 +108,44 @@ def action_values(action: ActionRecord) -> tuple[Any, ...]:
 def cached_values(value: Any, at: datetime) -> tuple[str, str]:
     """Return the columns of a cached value, in their order. Raises TypeError or ValueError unless it is JSON."""
     return _json(value), text_of(at)
+
+
+def delivery_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that fields of a DeliveryRecord are kept in. Raises ValueError for an impossible value."""
+    columns = {}
+    for name, value in changes.items():
+        if name == "message":
+            columns["text"], columns["images"] = _body(value)
+        else:
+            encode = _DELIVERY_ENCODERS.get(name)
+            columns[name] = value if encode is None else encode(value)
+    return columns
+
+
+def request_values(request: RequestRecord) -> tuple[Any, ...]:
+    """Return the columns of a request, in their order. Raises TypeError or ValueError unless its body is JSON."""
+    return (
+        request.id,
+        request.thread,
+        request.turn_id,
+        request.item_id,
+        request.method,
+        RequestKind(request.kind).value,
+        request.rpc_id,
+        request.epoch,
+        request.summary,
+        request.digest,
+        None if request.body is None else _json(dict(request.body)),
+        int(request.cut),
+        RequestState(request.state).value,
+        text_of(request.asked_at),
+        text_of(request.deadline),
+        request.answered_by,
+        request.decision,
+        optional_text(request.answered_at),
+        optional_text(request.closed_at),
+        request.detail,
+    )
 
 
 class _ThreadDraft:
@@ -211,6 +258,88 @@ def cached_of(name: str, row: tuple[Any, ...]) -> CachedRecord:
         raise _unreadable("cached value", name, problem) from problem
 
 
+def delivery_of(row: tuple[Any, ...]) -> DeliveryRecord:
+    """Return the delivery that a row of DELIVERY columns stands for."""
+    (
+        delivery_id, thread, state, when, digest, principal, created_at, text, images, key, attempt, deaths, epoch,
+        turn_id, merged, evidence, reason, retry_of, expires_at, claimed_at, ended_at, position,
+    ) = row  # fmt: skip
+    try:
+        return DeliveryRecord(
+            id=delivery_id,
+            thread=thread,
+            state=DeliveryState(state),
+            when=When(when),
+            digest=digest,
+            principal=principal,
+            created_at=_moment(created_at),
+            message=None if text is None else _message(text, images),
+            position=position,
+            key=key,
+            attempt=attempt,
+            deaths=deaths,
+            epoch=None if epoch is None else Epoch.parse(epoch),
+            turn_id=turn_id,
+            merged=merged == 1,
+            evidence=evidence,
+            reason=reason,
+            retry_of=retry_of,
+            expires_at=None if expires_at is None else _moment(expires_at),
+            claimed_at=None if claimed_at is None else _moment(claimed_at),
+            ended_at=None if ended_at is None else _moment(ended_at),
+        )
+    except _UNREADABLE as problem:
+        raise _unreadable("delivery", delivery_id, problem) from problem
+
+
+def request_of(row: tuple[Any, ...]) -> RequestRecord:
+    """Return the request that a row of REQUEST columns stands for."""
+    (
+        request_id, thread, turn_id, item_id, method, kind, rpc_id, epoch, summary, digest, body, cut, state, asked_at,
+        deadline, answered_by, decision, answered_at, closed_at, detail,
+    ) = row  # fmt: skip
+    try:
+        return RequestRecord(
+            id=request_id,
+            thread=thread,
+            turn_id=turn_id,
+            item_id=item_id,
+            method=method,
+            kind=RequestKind(kind),
+            rpc_id=rpc_id,
+            epoch=epoch,
+            summary=summary,
+            digest=digest,
+            body=None if body is None else json.loads(body),
+            cut=cut == 1,
+            state=RequestState(state),
+            asked_at=_moment(asked_at),
+            deadline=_moment(deadline),
+            answered_by=answered_by,
+            decision=decision,
+            answered_at=None if answered_at is None else _moment(answered_at),
+            closed_at=None if closed_at is None else _moment(closed_at),
+            detail=detail,
+        )
+    except _UNREADABLE as problem:
+        raise _unreadable("request", request_id, problem) from problem
+
+
+def _body(message: Message | None) -> tuple[str | None, str | None]:
+    if message is None:
+        return None, None
+    if not message.images:
+        return message.text, None
+    return message.text, _json([[image.path, image.detail] for image in message.images])
+
+
+def _message(text: str, images: str | None) -> Message:
+    if images is None:
+        return Message(text=text)
+    pictures = tuple(Image(path=path, detail=detail) for path, detail in json.loads(images))
+    return Message(text=text, images=pictures)
+
+
 @lru_cache(maxsize=256)
 def _settings_of(text: str) -> ThreadSettings:
     content = json.loads(text)
@@ -260,4 +389,14 @@ _ENCODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "materialized": int,
     "ephemeral": int,
     "in_use": _in_use_text,
+}
+_DELIVERY_ENCODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "state": lambda value: DeliveryState(value).value,
+    "when": lambda value: When(value).value,
+    "created_at": text_of,
+    "epoch": lambda value: None if value is None else str(value),
+    "merged": int,
+    "expires_at": optional_text,
+    "claimed_at": optional_text,
+    "ended_at": optional_text,
 }

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     import peewee
 
 APPLICATION_ID: Final = 0x64737063
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 4
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 HISTORY_TABLE: Final = "migrations"
+LOG_LIMIT: Final = 64 << 20  # bytes of the write-ahead log
 
 # FULL: an acknowledged write survives a power cut; NORMAL loses some in WAL mode.
-_PRAGMAS: Final = {"synchronous": "FULL", "foreign_keys": 1}
+_PRAGMAS: Final = {
+    "synchronous": "FULL",
+    "foreign_keys": 1,
+    # What a log that grew behind a long read keeps on the disk afterwards.
+    "journal_size_limit": LOG_LIMIT,
+}
 
 
 class Schema(NamedTuple):
@@ -76,12 +82,14 @@ def stored_version(database: peewee.SqliteDatabase, path: Path, known: int) -> i
     application = _pragma(database, "application_id")
     version = _pragma(database, "user_version")
     if application == APPLICATION_ID:
+        if version < 0:
+            raise not_ours(path, f"no dispatch has ever made a schema {version}")
         if version > known:
             raise StorageError(
                 f"the registry {path} has schema {version}, made by a newer dispatch; "
                 f"this one knows schema {known}",
                 hint="pip install --upgrade codex-dispatch; "
-                f"or move {path.name} away and restore a {path.name}.bak-{known}-*",
+                f"or dispatch registry restore {path}.bak-{known}-*",
                 details={"path": str(path), "schema": version, "known": known},
             )
         return version
@@ -153,7 +161,7 @@ def wrong_registry(path: Path, stored: str | None, expected: str) -> StorageErro
     identity = path.with_suffix(".id")
     return StorageError(
         f"the registry {path} is not the one that {identity.name} names",
-        hint=f"put the right {path.name} back; if this one is meant, delete {identity}",
+        hint=f"put the right {path.name} back, or dispatch registry restore; if this one is meant, delete {identity}",
         details={"path": str(path), "id": stored, "expected": expected},
     )
 
@@ -162,8 +170,7 @@ def not_ours(path: Path, reason: str) -> StorageError:
     """Return the StorageError for a file that is not a registry."""
     return StorageError(
         f"{path} is not dispatch's registry: {reason}",
-        hint=f"move it away, and restore the newest {path.name}.bak-* or your own backup "
-        "if there has been a registry",
+        hint="if there has been a registry: dispatch down, then dispatch registry restore; else move the file away",
         details={"path": str(path)},
     )
 

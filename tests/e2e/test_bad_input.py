@@ -164,7 +164,7 @@ def judge(error: Mapping[str, Any], ops: Iterable[Mapping[str, Any]]) -> None:
     assert wrong_commands(error["hint"], ops) == []
 
 
-COMMAND = re.compile(r"\bdispatch((?: [a-z][a-z-]*)+)([^;:,?]*)")
+COMMAND = re.compile(r"(?<![\w-])dispatch((?: [a-z][a-z-]*)+)([^;:,?]*)")
 OPTION = re.compile(r"(--[a-z][a-z-]*)")
 SURFACES = ("mcp",)
 OF_EVERY_COMMAND = {"--help", "--debug", "--json", "--no-start", "--yes", "--safe"}
@@ -295,7 +295,13 @@ def test_a_thread_that_is_not_one_is_refused(
 
 # -- texts and files ---------------------------------------------------------------------------------
 
-TAKES_TEXT = ("send @builder", "send @builder --context", "new never --cwd /")
+TAKES_TEXT = (
+    "send @builder",
+    "send @builder --context",
+    "send @planner --queue",
+    "new never --cwd /",
+    "delivery edit monday",
+)
 FILES = "--input-file", "--base-file", "--developer-file", "--output-schema-file"
 
 
@@ -351,6 +357,67 @@ def test_a_text_or_file_that_cannot_be_sent_is_refused(
 ) -> None:
     with nothing_done(world):
         refused(world, one, ops)
+
+
+DELIVERIES = [
+    bad("send @planner Hello", "lane_busy", hint="--queue"),
+    bad("send @builder Hello --expires 10m", "validation", hint="--queue"),
+    *(
+        bad("send @planner Hello --queue --expires", "validation", when, says="expires")
+        for when in (
+            "soon",
+            "-5m",
+            "0s",
+            "10",
+            "2020-01-01T00:00Z",
+            "2999-01-01T00:00Z",
+            "99999999d",
+        )
+    ),
+    bad("send @builder Bye --idempotency-key hello", "delivery_conflict", hint="delivery get"),
+    bad("send @builder x --idempotency-key", "validation", "", says="key"),
+    bad("send @builder x --idempotency-key", "validation", " a", says="key"),
+    bad("send @builder x --idempotency-key", "validation", "a\nb", says="key"),
+    bad("send @builder x --idempotency-key", "validation", "k" * 201, says="key"),
+    bad("send @builder x --context --idempotency-key k", "validation", says="--context"),
+    bad("send @planner x --steer --idempotency-key k", "validation", says="--steer"),
+    *(bad(f"send @planner x --queue --{way}", "validation") for way in ("steer", "interject")),
+    *(
+        bad(f"delivery {verb} {NOBODY}", "not_found", hint="delivery list")
+        for verb in ("get", "cancel", "requeue", "edit x --delivery", "reorder --last")
+    ),
+    bad("delivery get x", "not_found"),
+    bad("delivery get", "not_found", " "),
+    bad("delivery get 01a", "not_found"),
+    bad("delivery cancel hello", "delivery_conflict", says="done"),
+    bad("delivery edit hello x", "delivery_conflict", says="done"),
+    bad("delivery edit monday", "validation", says="no message"),
+    bad("delivery edit monday x --input-file files/list.json", "validation", says="two messages"),
+    bad("delivery reorder hello --last", "delivery_conflict"),
+    bad("delivery reorder monday", "validation", hint="--first"),
+    bad("delivery reorder monday --first --last", "validation", hint="--first"),
+    bad("delivery reorder monday --before monday", "validation"),
+    bad("delivery reorder monday --before hello", "delivery_conflict"),
+    bad("delivery requeue monday", "delivery_conflict"),
+    bad("delivery resolve monday --sent --yes", "delivery_conflict"),
+    bad("delivery resolve hello --yes", "validation", hint="--drop"),
+    bad("delivery resolve hello --sent --drop --yes", "validation", hint="--drop"),
+    bad("delivery list --after here", "validation"),
+    bad("delivery list --state lost", "validation"),
+    bad("delivery list --limit 0", "validation"),
+    bad("delivery list --thread @nobody", "not_found"),
+    bad("dead list --thread @nobody", "not_found"),
+]
+
+
+@pytest.mark.parametrize("one", DELIVERIES, ids=str)
+def test_what_cannot_be_done_with_a_message_is_refused(
+    world: Dispatch, ops: list[Mapping[str, Any]], one: Bad
+) -> None:
+    with nothing_done(world), connected(world) as connection:
+        before = ask(connection, "delivery.list")
+        refused(world, one, ops)
+        assert ask(connection, "delivery.list") == before
 
 
 @pytest.mark.parametrize("char", ["🙂", "\x01"])
@@ -836,8 +903,12 @@ async def test_every_op_refuses_what_it_does_not_take_in_mcp(
     problems = []
     with nothing_done(world), anyio.fail_after(DEADLINE):
         async with mcp_client(world) as client:
+            offered = {tool.name for tool in (await client.list_tools()).tools}
             for op in ops:
                 name = "dispatch_" + op["name"].replace(".", "_")
+                assert (name in offered) is ("mcp" not in op["hidden_from"])
+                if name not in offered:
+                    continue
                 confirm = {"confirm": True} if op["intent"] == "destroy" else {}
                 for case in wrong_inputs(op):
                     reply = await client.call_tool(name, {**case[1], **confirm})
@@ -983,6 +1054,7 @@ def test_every_hint_in_the_source_names_commands_that_exist(ops: list[Mapping[st
         ("dispatch list shows the threads", 0),
         ("dispatch trigger list, or dispatch registry check", 0),
         ("dispatch fork X NAME --cwd DIRECTORY", 0),
+        ("install codex-dispatch again", 0),
         ("dispatch show X", 1),
         ("dispatch trigger lst", 1),
         ("dispatch fork X NAME --directory DIRECTORY", 1),

@@ -72,7 +72,7 @@ def test_a_busy_thread_is_refused_and_nothing_is_merged(shared: Dispatch) -> Non
     stopped = shared.json("stop", "@busy")
     users = [i for i in shared.json("tail", "@busy")["items"] if i["type"] == "userMessage"]
     assert error["code"] == "lane_busy"
-    assert "dispatch wait" in error["hint"]
+    assert "--queue" in error["hint"]
     assert stopped["turn"]["status"] == "interrupted"
     assert len(users) == 1
 
@@ -138,14 +138,17 @@ def test_settings_of_the_thread_reach_every_turn(shared: Dispatch) -> None:
     assert not (shared.home / "made-by-a-turn").exists()
 
 
-def test_an_approval_is_declined_at_once_and_the_turn_ends(shared: Dispatch) -> None:
+def test_an_approval_stops_a_wait_until_a_person_answers(shared: Dispatch) -> None:
     call = {"name": "exec_command", "arguments": {"cmd": "touch not-allowed"}}
     text = "offline:" + json.dumps({"steps": [{"call": call}, {"text": "I was not allowed to"}]})
     shared.json("new", "asks", text, "--approval-policy", "untrusted")
 
+    asked = shared.wait("@asks")
+    [request] = shared.json("request", "list", "--thread", "@asks")["requests"]
+    shared.json("request", "respond", request["id"], "--decline")
     done = shared.wait("@asks")
 
-    assert done["outcome"] == "done"
+    assert (asked["outcome"], done["outcome"]) == ("needs_attention", "done")
     assert done["text"] == "I was not allowed to"
     assert not (shared.home / "not-allowed").exists()
 

@@ -25,6 +25,7 @@ IDLE = "new {t} --cwd /"
 DONE = "new {t} Hello --cwd /"
 BUSY = f"new {{t}} {LONG} --cwd /"
 READY = "wait @{t} --timeout 60"
+NEXT = "send @{t} Next --queue --key {t}"
 CONFIG = """
 [presets.careful]
 sandbox = "read-only"
@@ -93,6 +94,12 @@ LINES = (
     Line("send @{t} Both --steer --interject", after=(IDLE,), code=2),
     Line("send @{t} 'Nothing runs' --steer", after=(IDLE,), code=2),
     Line("send @{t} Now", after=(BUSY,), code=5),
+    Line("send @{t} Next --queue", after=(BUSY,)),
+    Line("send @{t} Next --queue --expires 10m --idempotency-key {t}", after=(BUSY,)),
+    Line("send @{t} Hello --key {t}", after=(IDLE, "send @{t} Hello --key {t}")),
+    Line("send @{t} Bye --key {t}", after=(IDLE, "send @{t} Hello --key {t}"), code=5),
+    Line("send @{t} Both --queue --steer", after=(IDLE,), code=2),
+    Line("send @{t} Now --expires 10m", after=(IDLE,), code=2),
     Line("stop @{t}", after=(BUSY,)),
     Line("stop --lane @{t}", after=(BUSY,)),
     Line("stop --thread @{t}", after=(BUSY,)),
@@ -105,6 +112,26 @@ LINES = (
     Line("watch --limit 1 --after earlier:0"),
     Line("watch --kinds turn.completed --kind turn.failed --timeout 0.1"),
     Line("watch --follow --timeout 0.1"),
+    # Deliveries
+    Line("delivery list"),
+    Line("delivery list --thread @planner --state queued --state unknown --limit 2"),
+    Line("delivery list --cursor 01a00000-0000-7000-8000-000000000000"),
+    Line("delivery get monday"),
+    Line("delivery get nobody", code=4),
+    Line("delivery edit {t} Changed", after=(BUSY, NEXT)),
+    Line("delivery edit {t} -", after=(BUSY, NEXT), stdin="from standard input"),
+    Line("delivery edit {t} --input-file message.txt", after=(BUSY, NEXT)),
+    Line("delivery reorder {t} --first", after=(BUSY, NEXT)),
+    Line("delivery reorder {t} --last", after=(BUSY, NEXT)),
+    Line("delivery reorder {t} --before {t}-b", after=(BUSY, NEXT, f"{NEXT}-b")),
+    Line("delivery reorder monday", code=2),
+    Line("delivery cancel {t} {t}-b", after=(BUSY, NEXT, f"{NEXT}-b")),
+    Line("delivery cancel hello", code=5),
+    Line("delivery requeue {t}", after=(BUSY, NEXT, "delivery cancel {t}")),
+    Line("delivery resolve hello --sent --yes", code=5),
+    Line("delivery resolve hello --sent", code=2),
+    Line("dead list"),
+    Line("dead list --thread @builder --limit 1"),
     # Goals
     Line("goal set @{t} 'Tidy up' --status paused --token-budget 1000", after=(DONE, READY)),
     Line("goal status @builder"),
@@ -196,7 +223,9 @@ def test_schema_answers_for_the_spelling(world: Dispatch, spelling: str) -> None
     typed = shlex.split(spelling)
     if typed[0] == "schema":
         typed = ["schema"]
-    command = typed[:2] if typed[0] in ("goal", "trigger", "daemon") else typed[:1]
+    command = (
+        typed[:2] if typed[0] in ("goal", "trigger", "daemon", "delivery", "dead") else typed[:1]
+    )
     options = [word for word in typed if word.startswith("--")]
 
     answer: dict[str, Any] = world.json("schema", *command, *options, "--no-start")

@@ -127,6 +127,13 @@ def test_a_registry_is_not_migrated_under_a_daemon(running: Dispatch) -> None:
     assert "dispatch down" in error["hint"]
 
 
+def test_a_registry_is_not_replaced_under_a_daemon(running: Dispatch) -> None:
+    status, error = failure(running, "registry", "restore", "--yes")
+
+    assert (status, error["code"]) == (8, "unsupported")
+    assert error["details"]["reason"] == "daemon_running"
+
+
 def test_without_a_registry_a_check_is_calm_and_starts_nothing(idle: Dispatch) -> None:
     report = idle.json("registry", "check")
 
@@ -253,3 +260,102 @@ def test_a_backend_that_is_not_installed_is_named(idle: Dispatch) -> None:
 
     assert (status, error["code"]) == (13, "plugin")
     assert "memory" in error["message"]
+
+
+@pytest.fixture
+def stopped(idle: Dispatch) -> Dispatch:
+    """A home whose daemon has ended: one thread is in the backup beside the registry, and another one came later."""
+    idle.json("new", "builder")
+    idle.json("registry", "backup")
+    idle.json("new", "later")
+    idle.run("down")
+    return idle
+
+
+def handles(dispatch: Dispatch) -> set[str]:
+    with closing(sqlite3.connect(registry_of(dispatch))) as connection:
+        return {row[0] for row in connection.execute("SELECT handle FROM threads")}
+
+
+def test_a_restored_registry_is_the_newest_backup_and_what_was_there_is_kept(
+    stopped: Dispatch,
+) -> None:
+    registry = registry_of(stopped)
+
+    answer = stopped.json("registry", "restore", "--yes")
+
+    assert handles(stopped) == {"@builder"}
+    kept = registry.with_name(answer["aside"]["registry.db"])
+    with closing(sqlite3.connect(kept)) as connection:
+        assert connection.execute("SELECT count(*) FROM threads").fetchone() == (2,)
+    assert Path(answer["backup"]).exists()
+    assert len(stopped.json("list")["threads"]) == 1
+
+
+def test_a_restore_asks_first(stopped: Dispatch) -> None:
+    before = {file.name for file in registry_of(stopped).parent.iterdir()}
+
+    status, error = failure(stopped, "registry", "restore")
+
+    assert (status, error["code"]) == (2, "validation")
+    assert "--yes" in error["hint"]
+    assert handles(stopped) == {"@builder", "@later"}
+    assert {file.name for file in registry_of(stopped).parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("state", ["emptied", "deleted", "overwritten", "a folder"])
+def test_whatever_has_become_of_the_registry_a_backup_takes_its_place(
+    stopped: Dispatch, state: str
+) -> None:
+    registry = registry_of(stopped)
+    registry.unlink()
+    if state == "emptied":
+        registry.touch()
+    if state == "overwritten":
+        registry.write_bytes(b"no database" * 1000)
+    if state == "a folder":
+        registry.mkdir()
+
+    stopped.json("registry", "restore", "--yes")
+
+    assert handles(stopped) == {"@builder"}
+    assert stopped.json("registry", "check")["problems"] == []
+
+
+def test_a_backup_that_is_no_good_is_not_used(stopped: Dispatch) -> None:
+    registry = registry_of(stopped)
+    [good] = registry.parent.glob("registry.db.bak-*")
+    bad = good.with_name("registry.db.bak-2-29990101T000000000000")
+    bad.write_bytes(good.read_bytes()[:5000])
+
+    status, error = failure(stopped, "registry", "restore", str(bad), "--yes")
+    answer = stopped.json("registry", "restore", "--yes")
+
+    assert (status, error["code"]) == (1, "storage")
+    assert answer["backup"] == str(good)
+    assert list(answer["skipped"]) == [str(bad)]
+
+
+def test_the_backup_of_another_registry_is_refused(
+    stopped: Dispatch, running: Dispatch, tmp_path: Path
+) -> None:
+    running.json("registry", "backup", str(tmp_path / "other.db"))
+
+    status, error = failure(stopped, "registry", "restore", str(tmp_path / "other.db"), "--yes")
+
+    assert (status, error["code"]) == (1, "storage")
+    assert "another registry" in error["message"]
+    assert handles(stopped) == {"@builder", "@later"}
+
+
+def test_without_a_backup_nothing_is_touched(idle: Dispatch) -> None:
+    idle.json("new", "builder")
+    idle.run("down")
+
+    status, error = failure(idle, "registry", "restore", "--yes")
+    named, missing = failure(idle, "registry", "restore", "nowhere.db", "--yes")
+
+    assert (status, named) == (1, 1)
+    assert "no good backup" in error["message"]
+    assert "is not there" in missing["message"]
+    assert handles(idle) == {"@builder"}

@@ -187,7 +187,7 @@ def test_a_busy_thread_names_the_ways_to_say_it_anyway(shared: Dispatch) -> None
 
     shared.json("stop", "@occupied")
     assert error["code"] == "lane_busy"
-    assert all(word in error["hint"] for word in ("--steer", "--interject", "dispatch wait"))
+    assert all(word in error["hint"] for word in ("--queue", "--steer", "--interject"))
 
 
 def test_a_compaction_takes_no_messages(shared: Dispatch) -> None:
@@ -263,7 +263,11 @@ def test_context_starts_no_turn_and_the_model_sees_it_on_the_next_one(shared: Di
     shared.json("send", "@briefed", "what do you know?")
     done = ended(shared, "@briefed")
 
-    assert receipt == {"id": None, "state": "injected", "turn_id": None}
+    assert {name: receipt[name] for name in ("id", "state", "turn_id")} == {
+        "id": None,
+        "state": "injected",
+        "turn_id": None,
+    }
     assert before == after
     assert done["text"] == "I read the context"
     assert users(shared, "@briefed") == ["one", "what do you know?"]

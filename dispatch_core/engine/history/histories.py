@@ -105,7 +105,11 @@ class Histories:
 
     def sources(self, native_ids: Sequence[str]) -> Mapping[str, HistorySource]:
         """Return what is known of these threads, by native id."""
-        return {} if self._index is None else self._index.sources(native_ids)
+        try:
+            return {} if self._index is None else self._index.sources(native_ids)
+        except StorageError as error:
+            log.warning("the index cannot be read: %s", error)
+            return {}
 
     def note(self, behind: int, *, looked: bool = False) -> None:
         """Remember how many sources have something new in them that is not in the index."""

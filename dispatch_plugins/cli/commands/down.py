@@ -8,6 +8,8 @@ import click
 
 from dispatch_core.daemon import launch
 from dispatch_core.daemon.paths import Paths
+from dispatch_core.errors import DispatchError
+from dispatch_core.settings import DaemonSection, Settings
 from dispatch_plugins.cli import output
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def command(app: App) -> click.Command:
     @click.pass_context
     def down(context: click.Context, grace: float | None) -> int:
         app.settle(context)
-        answer = launch.down(Paths.from_env(app.invocation.env), grace=grace)
+        paths = Paths.from_env(app.invocation.env)
+        answer = launch.down(paths, grace=configured(paths) if grace is None else grace)
         stopped = f"daemon stopped (pid {answer['pid']})"
         output.result(
             app.invocation, answer, stopped if answer["stopped"] else "the daemon is not running"
@@ -40,3 +43,11 @@ def command(app: App) -> click.Command:
         return 0
 
     return down
+
+
+def configured(paths: Paths) -> float | None:
+    """Return the seconds that the configuration gives running turns; None when it cannot be read."""
+    try:
+        return float(Settings.read(paths.config).section("daemon", DaemonSection).grace)
+    except DispatchError:
+        return None

@@ -27,7 +27,7 @@ MEANINGS = {
     2: "the command line or the input is wrong; nothing was done",
     3: "a person said no",
     4: "there is no such thing",
-    5: "a turn is running in the thread",
+    5: "something else comes first, or it is not in the state that this needs",
     6: "a person must approve something first",
     7: "this caller may not do it",
     8: "Codex or the daemon cannot be reached, or refused",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dispatch_core.daemon.lock import hold
+from dispatch_core.daemon.lock import hold, private_directory
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.errors import (
     PROJECTIONS,
     AlreadyRunning,
     CapabilityUnavailable,
+    Declined,
     StorageError,
     ValidationFailed,
 )
@@ -24,21 +27,24 @@ from dispatch_core.plugin.activate import Plugins
 from dispatch_core.settings import Settings, StorageSection
 from dispatch_core.switches import is_on
 from dispatch_plugins.cli import output
+from dispatch_plugins.cli.arguments import refuse
+from dispatch_plugins.cli.invocation import is_terminal
 from dispatch_plugins.cli.params import global_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dispatch_core.contracts.storage import Maintenance
     from dispatch_plugins.cli.app import App
 
-HELP = """Look at the stored data, copy it, or bring it up to date.
+HELP = """Look at the stored data, copy it, put a copy back, or bring it up to date.
 
 None of these starts the daemon.
 
 \b
 dispatch registry check
 dispatch registry backup ~/backups
+dispatch registry restore
 dispatch registry migrate
 """
 CHECK_HELP = """Look whether the registry is whole, and change nothing.
@@ -53,6 +59,11 @@ MIGRATE_HELP = """Bring the registry to the schema of this version, all of it or
 
 The daemon does the same when it starts; this does it beforehand, and refuses while a daemon runs.
 """
+RESTORE_HELP = """Put a backup in the place of the registry; what is there now is kept aside.
+
+FILE is a backup, by default the newest good one beside the registry. It is checked before anything is touched. Asks first, and
+refuses while a daemon runs.
+"""
 SHOWN = {"path", "exists", "schema", "supported", "problems", "counts", "notes"}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -65,7 +76,7 @@ def command(app: App) -> click.Command:
     def registry(context: click.Context) -> None:
         if context.invoked_subcommand is None:
             raise ValidationFailed(
-                "dispatch registry needs a command: backup, check, migrate",
+                "dispatch registry needs a command: backup, check, migrate, restore",
                 hint="dispatch registry --help explains them",
             )
 
@@ -76,6 +87,9 @@ def command(app: App) -> click.Command:
     registry.add_command(_command(app, "check", CHECK_HELP, check))
     registry.add_command(_command(app, "backup", BACKUP_HELP, backup, target))
     registry.add_command(_command(app, "migrate", MIGRATE_HELP, migrate, copied))
+    file = click.Argument(["file"], required=False, type=click.Path(path_type=Path))
+    yes = click.Option(["--yes"], is_flag=True, help="Do not ask.")
+    registry.add_command(_command(app, "restore", RESTORE_HELP, restore, file, yes))
     return registry
 
 
@@ -97,23 +111,73 @@ def backup(app: App, *, offline: bool, target: Path | None) -> int:
 
 def migrate(app: App, *, offline: bool, backup: bool) -> int:
     """Bring the data up to date while no daemon can start, and print what was done."""
-    paths = Paths.from_env(app.invocation.env)
     maintenance = _maintenance(app, offline=offline)
-    if not Path(paths.home).is_dir():  # the lock would be the first file in it
+    with _without_daemon(app, "migrated", "migrate; dispatch up migrates as well"):
         report = maintenance.migrate(backup=backup)
-    else:
-        try:
-            with hold(paths.lock):
-                report = maintenance.migrate(backup=backup)
-        except AlreadyRunning as error:
-            raise CapabilityUnavailable(
-                "a daemon is running, and the registry cannot be migrated under it",
-                hint="dispatch down, then dispatch registry migrate; dispatch up migrates as well",
-                details={"reason": "daemon_running", "lock": paths.lock},
-            ) from error
     shown = asdict(report)
     output.result(app.invocation, shown, _migration_text(shown))
     return 0
+
+
+def restore(app: App, *, offline: bool, file: Path | None, yes: bool) -> int:
+    """Say what would be done, ask, and put the backup in place while no daemon can start."""
+    maintenance: Any = _maintenance(app, offline=offline)
+    if not hasattr(maintenance, "plan_restore"):
+        raise CapabilityUnavailable(
+            "the storage backend has no restore", hint="see what its documentation says"
+        )
+    source = None if file is None else Path(os.path.abspath(file.expanduser()))
+    with _without_daemon(app, "replaced", "restore"):
+        chosen = maintenance.plan_restore(source)
+    if not yes:
+        _confirm(chosen)
+    with _without_daemon(app, "replaced", "restore"):
+        plan = maintenance.plan_restore(Path(chosen.backup))
+        private_directory(str(Path(plan.path).parent))
+        maintenance.restore(plan)
+    shown = {**asdict(plan), "made": plan.made.isoformat(), "skipped": dict(chosen.skipped)}
+    kept = "".join(f"\nkept aside: {name}" for name in plan.aside.values())
+    kept += "".join(f"\nnot used: {reason}" for reason in chosen.skipped.values())
+    text = f"restored {plan.path} from {plan.backup} (schema {plan.schema}; {_counted(plan.counts)}){kept}"
+    output.result(app.invocation, shown, "\n".join(map(output.printable, text.splitlines())))
+    return 0
+
+
+def _confirm(plan: Any) -> None:
+    """Show a plan and ask. Raises ValidationFailed where nobody can be asked, Declined for a no."""
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        refuse(
+            "dispatch registry restore asks before it acts, and there is no terminal to ask on",
+            "add --yes to confirm: dispatch registry restore … --yes",
+            flag="--yes",
+        )
+    made = plan.made.astimezone().isoformat(sep=" ", timespec="seconds")
+    lines = [f"not used: {reason}" for reason in plan.skipped.values()]
+    lines.append(f"put {plan.backup} of {made} (schema {plan.schema}; {_counted(plan.counts)})")
+    lines.append(f"in the place of {plan.path}")
+    lines += [f"keep {old} as {new}" for old, new in plan.aside.items()]
+    lines.append("what was written since is then only in the files kept aside")
+    sys.stderr.write("\n".join(map(output.printable, lines)) + "\nContinue? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Declined("declined; nothing was done")
+
+
+@contextmanager
+def _without_daemon(app: App, done: str, command: str) -> Iterator[None]:
+    """Keep daemons from starting. Raises CapabilityUnavailable while one runs."""
+    paths = Paths.from_env(app.invocation.env)
+    with ExitStack() as stack:
+        if Path(paths.home).is_dir():  # else the lock would be the first file in it
+            try:
+                stack.enter_context(hold(paths.lock))
+            except AlreadyRunning as error:
+                raise CapabilityUnavailable(
+                    f"a daemon is running, and the registry cannot be {done} under it",
+                    hint=f"dispatch down, then dispatch registry {command}",
+                    details={"reason": "daemon_running", "lock": paths.lock},
+                ) from error
+        yield
 
 
 def _command(
@@ -179,13 +243,16 @@ def _report_text(report: Mapping[str, Any]) -> str:
         if name not in SHOWN and value is not None:
             label = name.removesuffix("_bytes")
             pairs.append((label, _bytes(value) if label != name else str(value)))
-    counts = ", ".join(f"{noun} {count}" for noun, count in report["counts"].items())
-    pairs.append(("rows", counts))
+    pairs.append(("rows", _counted(report["counts"])))
     width = max(len(name) for name, _ in pairs)
     lines = [f"{name.ljust(width)}  {value}" for name, value in pairs if value]
     lines += [f"✗ {problem}" for problem in problems]
     lines += [f"· {note}" for note in notes]
     return "\n".join(output.printable(line) for line in lines)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{noun} {count}" for noun, count in counts.items())
 
 
 def _schema(report: Mapping[str, Any]) -> str:

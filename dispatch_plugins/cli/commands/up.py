@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dispatch_core.daemon import launch
+from dispatch_core.daemon import handover, launch
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.errors import ValidationFailed
+from dispatch_core.plugin import manifest as manifests
 from dispatch_plugins.cli import output
 
 if TYPE_CHECKING:
@@ -32,9 +33,13 @@ def command(app: App) -> click.Command:
     @click.pass_context
     def up(context: click.Context, offline: bool) -> int:
         app.settle(context)
-        answer = launch.up(Paths.from_env(app.invocation.env), offline=offline)
+        paths = Paths.from_env(app.invocation.env)
+        handover.wait(paths)
+        answer = launch.up(paths, offline=offline)
+        known = manifests.identity(app.invocation.manifest)
+        answer["stale"] = known is not None and answer.pop("identity") != known
         if answer["state"] == "starting":
-            answer["state"] = launch.settled_state(Paths.from_env(app.invocation.env))
+            answer["state"] = launch.settled_state(paths)
         if offline and not answer["offline"]:
             raise ValidationFailed(
                 f"a daemon (pid {answer['pid']}) is running already, and not offline",
@@ -47,6 +52,8 @@ def command(app: App) -> click.Command:
         text = f"daemon {started} (pid {answer['pid']}{mode}{state})"
         if answer["state"] == "degraded":
             text += "\n  next: dispatch daemon status says what is missing and what to do"
+        elif answer["stale"]:
+            text += "\n  it runs another build or other plugins\n  next: dispatch upgrade"
         output.result(app.invocation, answer, text)
         return 0
 

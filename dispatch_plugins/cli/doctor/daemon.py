@@ -48,13 +48,12 @@ def answers(subject: Subject) -> Check:
             recovery=status.get("fix") or "dispatch daemon status",
             data=data,
         )
-    own = f"{greeting.get('manifest')}/{greeting.get('build')}"
-    if own != known and not subject.unlisted:
+    if launch.identity(greeting) != known and not subject.unlisted:
         return Check(
             name="daemon",
             status="warn",
             summary=f"process {pid} runs another build, other plugins or another configuration",
-            recovery="dispatch down, then dispatch up",
+            recovery="dispatch upgrade",
             data=data,
         )
     mode = ", offline" if greeting.get("offline") else ""

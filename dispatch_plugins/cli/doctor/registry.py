@@ -93,7 +93,7 @@ def _judged(reports: Sequence[RegistryReport], backend: str) -> Check:
     elif problems:
         summary, recovery = (
             problems[0],
-            "dispatch registry check says all of it; dispatch registry backup copies what is there",
+            "dispatch registry check says all of it; dispatch registry restore puts the newest good backup in its place",
         )
     elif old:
         summary, recovery = f"{old[0]} is of an older version", "dispatch registry migrate"

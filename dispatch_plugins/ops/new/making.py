@@ -13,11 +13,13 @@ from dispatch_core.api import (
     PartialSuccess,
     Source,
     ThreadStatus,
+    TurnRecord,
+    TurnStatus,
     ValidationFailed,
 )
 
 if TYPE_CHECKING:
-    from dispatch_core.api import Message, OpContext, ThreadRecord, TurnRecord
+    from dispatch_core.api import Message, OpContext, ThreadRecord
     from dispatch_plugins.ops.new.draft import Draft
 
 GOAL_OP = "goal.set"
@@ -108,10 +110,14 @@ async def _first_message(
 ) -> TurnRecord:
     try:
         try:
-            return await context.lanes.send(thread, message)
+            sent = await context.deliveries.send(thread, message, context.caller)
         except LaneBusy:
             # A goal starts turns by itself, so its first one may run already; the message is for that one then.
             return await context.lanes.steer(thread, message)
+        status = TurnStatus.STARTED if sent.merged else TurnStatus.SUBMITTED
+        return TurnRecord(
+            message_id=sent.id, id=sent.turn_id, status=status, started_at=sent.created_at
+        )
     except OutcomeUnknown:
         raise
     except DispatchError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from dispatch_core.api import View, glyph, printable
+from dispatch_core.api import ThreadStatus, View, glyph, printable
+from dispatch_plugins.ops.shared.queues import queued_words, short
 from dispatch_plugins.ops.threads.tail import TURN_FAILED
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def render_tail(output: TailOutput, view: View) -> str:
     name = f"{view.paint(printable(thread.handle), 'bold')} ({thread.ref})"
     following = output.continues or output.gap or output.previous is not None
     if not output.items and output.cursor is not None and output.turn is None:
-        return f"{name} has no history yet\n  next: dispatch send {thread.ref} TEXT"
+        ahead = _ahead(output, view) or [f"  next: dispatch send {thread.ref} TEXT"]
+        return "\n".join([f"{name} has no history yet", *ahead])
     lines: list[str] = []
     if output.gap:
         lines.append(view.paint("some history is gone; these are the last items", "yellow"))
@@ -53,7 +55,20 @@ def render_tail(output: TailOutput, view: View) -> str:
     )
     if not any(item.type == TURN_FAILED for item in output.items):
         lines += _trouble(output.turn, output.items, view)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_ahead(output, view)])
+
+
+def _ahead(output: TailOutput, view: View) -> list[str]:
+    """What comes next in the thread, or keeps it from going on."""
+    ref, lines = output.thread.ref, []
+    if output.in_doubt is not None:
+        one = short(output.in_doubt)
+        lines.append(f"message {one} may or may not have run: dispatch delivery get {one}")
+    elif output.turn is not None and output.thread.status is ThreadStatus.WAITING_APPROVAL:
+        lines.append(f"Codex asks something: dispatch request list --thread {ref}")
+    if output.queued:
+        lines.append(f"queued: {queued_words(output.queued, ref)}")
+    return [view.paint(view.wrap(line, indent=INDENT), "yellow") for line in lines]
 
 
 def _older(output: TailOutput) -> str:

@@ -114,6 +114,9 @@ class ThreadRow(OpOutput):
     turn: TurnView | None = Field(
         description="The latest turn; null before the first, and for unmanaged threads."
     )
+    queued: int = Field(
+        default=0, description="How many messages wait for it; 0 for unmanaged threads."
+    )
     created_at: datetime | None = Field(description="When it was registered, or made by Codex.")
     updated_at: datetime | None = Field(description="When something last changed.")
 
@@ -165,7 +168,7 @@ async def _managed(
         began = began or threads[0].updated_at
         last = Place(began.isoformat(), page[-1].key, page[-1].updated_at.timestamp())
         following = to_cursor(question, {"managed": last})
-    rows = [_managed_row(thread) for thread in page]
+    rows = [_managed_row(thread, context.deliveries.waiting(thread.key)) for thread in page]
     return ListOutput(managed=True, threads=rows, next=following)
 
 
@@ -266,7 +269,7 @@ def _moment(value: str | float) -> datetime:
         ) from error
 
 
-def _managed_row(thread: ThreadRecord) -> ThreadRow:
+def _managed_row(thread: ThreadRecord, queued: int) -> ThreadRow:
     used = thread.in_use
     return ThreadRow(
         thread=thread_view(thread),
@@ -275,6 +278,7 @@ def _managed_row(thread: ThreadRecord) -> ThreadRow:
         provider=(used.provider if used else None) or thread.settings.model_provider,
         model=(used.model if used else None) or thread.settings.model,
         turn=turn_view(thread.turn),
+        queued=queued,
         created_at=thread.created_at,
         updated_at=thread.updated_at,
     )
@@ -311,19 +315,23 @@ def render_list(output: ListOutput, view: View) -> str:
 
 
 def _managed_table(rows: Sequence[ThreadRow], view: View) -> str:
+    """A table; how many messages wait has a column when any do."""
+    waiting = any(row.queued for row in rows)
     cells = [
         [
             row.thread.ref or "-",
             row.thread.handle or "-",
             glyph(str(row.thread.status)),
+            *([f"+{row.queued}" if row.queued else "-"] if waiting else []),
             view.age(row.updated_at),
             row.model or "-",
             view.directory(row.thread.cwd),
         ]
         for row in rows
     ]
-    header = ["REF", "NAME", "STATE", "AGE", "MODEL", "DIRECTORY"]
-    return view.table(header, cells, flexible=(1, 5), from_left={5}, whole={0})
+    header = ["REF", "NAME", "STATE", *(["QUEUED"] if waiting else []), "AGE", "MODEL", "DIRECTORY"]
+    last = len(header) - 1
+    return view.table(header, cells, flexible=(1, last), from_left={last}, whole={0})
 
 
 def _unmanaged_table(rows: Sequence[ThreadRow], view: View) -> str:

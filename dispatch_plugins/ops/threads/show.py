@@ -27,12 +27,13 @@ from dispatch_core.api import (
     turn_view,
 )
 from dispatch_plugins.ops.shared.histories import SyncView, sync_view
+from dispatch_plugins.ops.shared.queues import queued_words, short, standing
 from dispatch_plugins.ops.shared.stored import stored_thread
 from dispatch_plugins.ops.threads.conversation import conversation
 from dispatch_plugins.ops.threads.tail import Item, item_view
 
 if TYPE_CHECKING:
-    from dispatch_core.api import OpContext, ThreadRecord
+    from dispatch_core.api import OpContext, ThreadRecord, TurnRecord
 
 
 class GetInput(OpInput):
@@ -83,6 +84,11 @@ class GetOutput(OpOutput):
     in_use: InUseView | None = Field(
         description="The model as Codex last told it; null when it never did."
     )
+    queued: int = Field(default=0, description="How many messages wait for it.")
+    in_doubt: str | None = Field(
+        default=None,
+        description="The message that holds it because it is unknown whether it ran; null for none.",
+    )
     writable: bool = Field(description="Whether messages can be sent to it.")
     locked_reason: str | None = Field(description="Why not; null when they can.")
     ephemeral: bool = Field(description="Whether Codex never writes it to disk.")
@@ -109,6 +115,7 @@ async def get(context: OpContext, request: GetInput) -> GetOutput:
     locked = await _locked_reason(context, thread)
     source = context.history.sources([thread.native_id]).get(thread.native_id)
     page = await context.lanes.history(thread, request.items) if request.items else None
+    before = await standing(context, thread)
     return GetOutput(
         thread=thread_view(thread),
         turn=turn_view(turn),
@@ -117,6 +124,8 @@ async def get(context: OpContext, request: GetInput) -> GetOutput:
         approval_policy=settings.approval_policy,
         settings=SettingsView.model_validate(settings, from_attributes=True),
         in_use=InUseView.model_validate(used, from_attributes=True) if used else None,
+        queued=before.queued,
+        in_doubt=before.in_doubt,
         writable=locked is None,
         locked_reason=locked,
         ephemeral=thread.ephemeral,
@@ -124,7 +133,7 @@ async def get(context: OpContext, request: GetInput) -> GetOutput:
         path=source.checkpoint.path if source else await _path(context, thread),
         sync=sync_view(source),
         error=turn.error if turn else None,
-        next=_next(thread, writable=locked is None),
+        next=_next(thread, before.in_doubt, writable=locked is None),
         items=[item_view(item) for item in page.items] if page else [],
         created_at=thread.created_at,
         updated_at=thread.updated_at,
@@ -153,12 +162,20 @@ async def _path(context: OpContext, thread: ThreadRecord) -> str | None:
     return found.path if found else None
 
 
-def _next(thread: ThreadRecord, *, writable: bool) -> str | None:
-    ref, turn = thread.ref, thread.turn
+def _next(thread: ThreadRecord, doubt: str | None, *, writable: bool) -> str | None:
     if thread.status is ThreadStatus.ARCHIVED:
-        return f"dispatch restore {ref}"
+        return f"dispatch restore {thread.ref}"
+    if doubt is not None:
+        return f"dispatch delivery get {short(doubt)}"
+    if thread.status is ThreadStatus.WAITING_APPROVAL:
+        return f"dispatch request list --thread {thread.ref}"
     if not writable:
-        return f"dispatch tail {ref}, or dispatch fork {ref} NAME to go on with it"
+        return f"dispatch tail {thread.ref}, or dispatch fork {thread.ref} NAME to go on with it"
+    return _after(thread.turn, thread.ref)
+
+
+def _after(turn: TurnRecord | None, ref: str) -> str | None:
+    """Return how to go on after a turn, None for as one likes."""
     if turn is None:
         return f"dispatch send {ref} TEXT"
     if not turn.status.finished:
@@ -175,6 +192,8 @@ def render_get(output: GetOutput, view: View) -> str:
         [
             ("thread", f"{view.paint(printable(thread.handle), 'bold')} ({thread.ref})"),
             ("state", view.status(thread.status.value)),
+            ("queued", queued_words(output.queued, thread.ref) if output.queued else None),
+            ("in doubt", _doubt(output)),
             ("error", _error(output, view)),
             ("next", printable(output.next) if output.next else None),
             ("title", _title(thread)),
@@ -193,6 +212,12 @@ def render_get(output: GetOutput, view: View) -> str:
     if not output.items:
         return head
     return "\n".join([head, "", *conversation(output.items, view, full=False, ref=thread.ref)])
+
+
+def _doubt(output: GetOutput) -> str | None:
+    if output.in_doubt is None:
+        return None
+    return f"whether message {short(output.in_doubt)} ran"
 
 
 def _title(thread: ThreadView) -> str | None:

@@ -26,6 +26,7 @@ from dispatch_core.api import (
     thread_view,
     turn_view,
 )
+from dispatch_plugins.ops.shared.queues import Standing, standing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -114,6 +115,13 @@ class TailOutput(OpOutput):
         description="Whether the place of the cursor is gone from history; then these are the last items."
     )
     full: bool = Field(description="Whether people asked to see everything.")
+    queued: int = Field(
+        default=0, description="On the last page: how many messages wait for the thread."
+    )
+    in_doubt: str | None = Field(
+        default=None,
+        description="On the last page: the message that holds the thread because it is unknown whether it ran.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,7 @@ async def tail(context: OpContext, request: TailInput) -> TailOutput:
     items, older = await _page(context, thread, request)
     last = request.before is None
     thread = await context.store.threads.get(thread.key) or thread
+    before = await standing(context, thread) if last else Standing(0, None)
     return TailOutput(
         thread=thread_view(thread),
         turn=turn_view(thread.turn) if last else None,
@@ -156,6 +165,8 @@ async def tail(context: OpContext, request: TailInput) -> TailOutput:
         previous=None,
         gap=False,
         full=request.full,
+        queued=before.queued,
+        in_doubt=before.in_doubt,
     )
 
 

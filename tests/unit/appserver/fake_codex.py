@@ -29,6 +29,7 @@ class Fake:
     def __init__(self):
         self.received = []
         self.held = []
+        self.tries = 0
 
     def serve(self):
         for line in sys.stdin.buffer:
@@ -69,6 +70,14 @@ class Fake:
 
     def do_error(self, call_id, error):
         send({"id": call_id, "error": error})
+
+    def do_overloaded(self, call_id, times):
+        """Refuse so many times, then answer with the number of tries."""
+        self.tries += 1
+        if self.tries <= times:
+            self.do_error(call_id, {"code": -32001, "message": "Server overloaded; retry later."})
+        else:
+            self.do_answer(call_id, {"tries": self.tries})
 
     def do_hold(self, call_id):
         self.held.append(call_id)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import anyio
@@ -13,9 +15,11 @@ import pytest
 
 from dispatch_core.appserver.process import (
     Predecessor,
+    is_gone,
     kill_predecessor,
     spawn,
     start_time_of,
+    state_of,
 )
 
 from .conftest import until
@@ -249,5 +253,69 @@ async def test_a_predecessor_that_is_gone_is_gone():
     assert await kill_predecessor(gone.pid, 1) is Predecessor.GONE
 
 
-async def test_a_predecessor_without_a_start_time_is_left_alone():
-    assert await kill_predecessor(os.getpid(), None) is Predecessor.UNIDENTIFIED
+async def test_a_predecessor_without_a_start_time_is_waited_for_and_left_alone():
+    outcome = await kill_predecessor(os.getpid(), None, patience=0.1)
+
+    assert outcome is Predecessor.UNIDENTIFIED
+
+
+async def test_a_predecessor_without_a_start_time_that_goes_away_is_gone():
+    with start(["sleep", "0.2"]) as left:
+        reaper = threading.Thread(target=left.wait)
+        reaper.start()
+
+        with anyio.fail_after(10):
+            outcome = await kill_predecessor(left.pid, None)
+        reaper.join()
+
+    assert outcome is Predecessor.GONE
+
+
+@LINUX
+def test_a_process_is_gone_once_it_is_proven():
+    with start(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        start_time = start_time_of(process.pid)
+        running = is_gone(process.pid, start_time)
+        another = is_gone(process.pid, start_time - 1)
+        untold = is_gone(process.pid, None)
+        process.stdin.close()
+        process.stdout.read()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        unreaped = is_gone(process.pid, start_time)
+
+    assert (running, another, untold, unreaped) == (False, True, None, True)
+    assert is_gone(process.pid, start_time) is True
+    assert is_gone(process.pid, None) is True
+
+
+@LINUX
+def test_a_process_whose_first_thread_has_ended_is_not_gone():
+    program = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print(1, flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with start([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        start_time = start_time_of(process.pid)
+        deadline = time.monotonic() + 10
+        while state_of(process.pid) != "Z" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        looks = state_of(process.pid)
+        gone = is_gone(process.pid, start_time)
+        process.kill()
+
+    assert (looks, gone) == ("Z", False)
+
+
+async def test_one_that_hangs_is_told_to_end_at_once(stubborn, short_tmp):
+    command, env = stubborn
+
+    with anyio.fail_after(15):
+        async with spawn(command, env=env, cwd=short_tmp) as process:
+            await process.stdout.receive()
+            os.kill(process.pid, signal.SIGSTOP)
+            await process.terminate(0.2, hung=True)
+
+    assert process.returncode == -signal.SIGKILL

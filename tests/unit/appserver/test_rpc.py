@@ -9,6 +9,7 @@ from contextlib import suppress
 import anyio
 import pytest
 
+from dispatch_core.appserver.overload import pauses
 from dispatch_core.errors import (
     CodexError,
     CodexOverloaded,
@@ -21,6 +22,9 @@ from dispatch_core.errors import (
 from .conftest import until
 
 pytestmark = pytest.mark.anyio
+
+OVERLOADED = {"code": -32001, "message": "Server overloaded; retry later."}
+BOUNDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 
 
 def note(number: int) -> dict:
@@ -210,14 +214,87 @@ async def test_what_codex_would_swallow_is_refused_before_anything_is_written(co
 
 
 async def test_overload_is_an_error_of_its_own(connect_fake):
-    error = {"code": -32001, "message": "Server overloaded; retry later."}
-
     async with connect_fake() as server:
         with pytest.raises(CodexOverloaded) as caught:
-            await server.request("thread/list", {"do": [["error", error]]})
+            await server.request("thread/list", {"do": [["error", OVERLOADED]]}, timeout=0.2)
 
+        assert server.stats.overloads > 0
+        assert server.in_flight == 0
     assert caught.value.projection.retryable
     assert caught.value.details["code"] == -32001
+
+
+async def test_a_request_that_codex_was_too_busy_for_is_sent_again(connect_fake, seen):
+    results = []
+
+    async with connect_fake() as server:
+        params = {"do": [["overloaded", 3]]}
+        results.append(await server.request("turn/start", params))
+        received = await server.request("any", {"do": [["received"]]})
+
+        assert server.stats.overloads == 3
+    sent = [m for m in received["messages"] if m["method"] == "turn/start"]
+    assert results == [{"tries": 4}]
+    assert [m["params"] for m in sent] == [params] * 4
+    assert len({m["id"] for m in sent}) == 4
+
+
+def test_an_overloaded_codex_is_asked_eight_times_with_growing_pauses():
+    drawn = [list(pauses()) for _ in range(200)]
+    longest = [max(nth) for nth in zip(*drawn, strict=True)]
+
+    assert len(longest) == 7
+    assert all(most <= bound for most, bound in zip(longest, BOUNDS, strict=True))
+    assert longest[-1] > 1
+    assert min(min(each) for each in drawn) < 0.05
+
+
+async def test_less_is_asked_at_a_time_of_an_overloaded_codex_and_more_again_later(connect_fake):
+    async with connect_fake() as server:
+        await server.request("any", {"do": [["overloaded", 1]]})
+        narrowed = server.places.limit
+        for _ in range(10):
+            server.places.widen()
+
+        assert (narrowed, server.places.limit) == (16, 32)
+
+
+async def test_a_probe_does_not_wait_for_a_place(connect_fake):
+    async with connect_fake() as server, anyio.create_task_group() as tasks:
+        for _ in range(33):
+            tasks.start_soon(server.request, "any", {"do": [["hold"]]})
+        await anyio.wait_all_tasks_blocked()
+
+        assert await server.probe("server/diagnostics", {"n": 1}) == {"n": 1}
+        assert server.in_flight == 32
+        tasks.cancel_scope.cancel()
+
+
+async def test_more_than_a_hundred_bad_lines_a_minute_end_the_connection(connect_fake):
+    async with connect_fake() as server:
+        await server.request("any", {"do": [["raw", "bad\n" * 100], ["answer", {}]]})
+        still = server.open
+        with pytest.raises(OutcomeUnknown):
+            await server.request("any", {"do": [["raw", "bad\n"]]})
+        await server.closed()
+
+    assert still
+    assert "100 lines a minute" in server.fault
+    assert server.reaped
+
+
+async def test_what_nobody_has_heard_of_is_counted_by_name(connect_fake):
+    notes = [["send", {"method": f"strange/{n % 30}", "params": {}}] for n in range(90)]
+    asked = [["send", {"id": 7, "method": "item/sing", "params": {}}], ["await_answers", 1]]
+
+    async with connect_fake() as server:
+        await server.request("any", {"do": [["send", {"method": "turn/started"}], *notes, *asked]})
+        stats = server.stats
+
+    assert (stats.unknown_notifications, stats.unknown_requests) == (90, 1)
+    assert len(stats.unknown) == 20
+    assert stats.unknown["strange/1"] == 3
+    assert "turn/started" not in stats.unknown
 
 
 async def test_a_refusal_carries_what_codex_said(connect_fake):
@@ -239,14 +316,15 @@ async def test_a_malformed_refusal_is_still_a_refusal(connect_fake, error):
             await server.request("any", {"do": [["error", error]]})
 
 
-@pytest.mark.parametrize(("result", "expected"), [(None, CodexError), (3, CodexError)])
-async def test_a_result_that_is_no_object(connect_fake, result, expected):
+async def test_no_result_is_an_empty_one(connect_fake):
     async with connect_fake() as server:
-        if result is None:
-            assert await server.request("any", {"do": [["answer", None]]}) == {}
-            return
-        with pytest.raises(expected, match="not an object"):
-            await server.request("any", {"do": [["answer", result]]})
+        assert await server.request("any", {"do": [["answer", None]]}) == {}
+
+
+async def test_after_a_result_that_is_none_it_may_have_been_done(connect_fake):
+    async with connect_fake() as server:
+        with pytest.raises(OutcomeUnknown, match="no result"):
+            await server.request("any", {"do": [["answer", 3]]})
 
 
 async def test_requests_of_codex_are_answered(connect_fake, seen, caplog):

@@ -85,6 +85,10 @@ class SmallHost:
             return OpReply(result={"value": float("nan")})
         if name == "crash":
             raise ZeroDivisionError
+        if name == "exit":
+            raise SystemExit(1)
+        if name == "stray":
+            raise anyio.get_cancelled_exc_class()
         raise LaneBusy("@x", "t1")
 
     async def _slow(self, name: str) -> OpReply:
@@ -110,12 +114,14 @@ class SmallHost:
     ) -> None:
         if surface == "silent":
             return
-        if surface not in ("upper", "faulty"):
+        if surface not in ("upper", "faulty", "exit"):
             raise NotFound(f"there is no surface {surface!r}")
         self.callers.append(caller)
         await started()
         if surface == "faulty":
             raise ZeroDivisionError
+        if surface == "exit":
+            raise SystemExit(1)
         await stream.send(options.get("prefix", "").encode())
         async for data in stream:
             await stream.send(data.upper())

@@ -140,6 +140,22 @@ async def test_errors_of_an_op_keep_their_code_and_a_crash_is_internal(
         assert await client.ask(PING) == PONG
 
 
+@pytest.mark.parametrize("op", ["crash", "exit", "stray"])
+async def test_whatever_an_op_lets_out_its_neighbours_go_on(
+    serving: Callable[..., Any], op: str
+) -> None:
+    async with serving() as server, server.greeted() as client:
+        await client.write({"id": 1, "method": "slow.write"})
+        await server.host.until("slow.write begun")
+
+        failed = await client.ask({"id": 2, "method": op})
+
+        assert failed["error"]["data"]["code"] == "internal"
+        assert "dispatch daemon log" in failed["error"]["data"]["hint"]
+        server.host.release.set()
+        assert await client.read() == {"id": 1, "result": {"slow": True}}
+
+
 async def test_an_unknown_control_method_and_wrong_parameters_are_refused(
     serving: Callable[..., Any],
 ) -> None:

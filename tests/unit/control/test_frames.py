@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
+import sys
+import textwrap
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatch_core.control import wire
+from dispatch_core.errors import ProtocolViolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +48,11 @@ MALFORMED = {
     "100,000 members": b'{"id":1,"method":"echo","params":{'
     + b",".join(b'"k%d":1' % n for n in range(100_000))
     + b"}}\n",
+    "100,000 empty lists": b'{"id":1,"method":"echo","params":{"x":['
+    + b"[]," * 100_000
+    + b"[]]}}\n",
+    "100,000 numbers": b'{"id":1,"method":"echo","params":{"x":[' + b"1," * 100_000 + b"1]}}\n",
+    "8,000,000 quotes": b'{"id":1,"method":"echo","params":{"x":' + b'"' * 8_000_000 + b"}}\n",
     "NaN": b'{"id":1,"method":"echo","params":{"x":NaN}}\n',
     "minus infinity": b'{"id":1,"method":"echo","params":{"x":-Infinity}}\n',
     "a member twice": b'{"id":1,"method":"echo","params":{"x":1,"x":2}}\n',
@@ -100,6 +110,44 @@ async def test_a_malformed_frame_is_refused_and_the_connection_stays(
         assert reply["error"]["code"] == -32600
         assert reply["error"]["data"]["code"] == "protocol"
         assert (await client.ask({"id": 2, "method": "$ping"})) == {"id": 2, "result": {}}
+
+
+async def test_marks_inside_texts_count_for_no_limit(serving: Callable[..., Any]) -> None:
+    text = '[]{},:"\\\\' * 50_000
+    async with serving() as server, server.greeted() as client:
+        reply = await client.ask({"id": 1, "method": "echo", "params": {"text": text, text: 1}})
+
+        assert reply == {"id": 1, "result": {"text": text, text: 1}}
+
+
+def test_too_many_values_are_refused_before_they_take_memory() -> None:
+    line = b'{"id":1,"method":"echo","params":{"x":[' + b"[]," * 2_700_000 + b"1]}}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolViolation, match="more than 100000 commas"):
+            wire.decode(line)
+
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(line)
+
+
+@pytest.mark.parametrize("text", ['"a"b', '{"a"', '"', "nul", '"\\x"'])
+def test_a_broken_frame_is_a_violation_where_json_was_never_imported(text: str) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from dispatch_core.control import wire
+        from dispatch_core.errors import ProtocolViolation
+
+        try:
+            wire.decode_reply(sys.argv[1].encode())
+        except ProtocolViolation:
+            print("json" in sys.modules)
+    """)
+    output = subprocess.check_output([sys.executable, "-c", program, text], text=True)
+
+    assert output == "False\n"
 
 
 @pytest.mark.parametrize(("request_", "reply_id"), REFUSED.values(), ids=REFUSED)

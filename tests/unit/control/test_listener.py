@@ -142,7 +142,7 @@ def test_a_path_that_is_too_long_is_refused_before_anything_is_made(home: Path) 
 
 def test_a_leftover_of_the_same_process_number_does_no_harm(socket_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as leftover:
-        leftover.bind(str(socket_path.with_name(f".{socket_path.name}.{os.getpid()}")))
+        leftover.bind(str(socket_path.with_name(f".{os.getpid()}.sock")))
 
     close_listener(open_listener(socket_path), socket_path)
 

@@ -17,10 +17,13 @@ from dispatch_core.errors import DaemonStale
 pytestmark = pytest.mark.anyio
 
 
+STORAGE = SimpleNamespace(fault=None)
+
+
 def make_host(tmp_path, *active):
     manifest = {"key": "k1", "build": "b1", "version": "1.0"}
     plugins = SimpleNamespace(reports=[], quarantined=list)
-    status = DaemonStatus(Paths(str(tmp_path)), manifest, plugins, offline=True)
+    status = DaemonStatus(Paths(str(tmp_path)), manifest, plugins, storage=STORAGE, offline=True)
     status.health = Health(state="ready")
     host = DaemonHost(status, None, [], {})
     host.open(None, lambda: active)
@@ -97,9 +100,10 @@ async def test_a_request_waits_until_the_ops_are_loaded(tmp_path):
         Paths(str(tmp_path)),
         {"key": "k1", "build": "b1", "version": "1.0"},
         SimpleNamespace(reports=[], quarantined=list),
+        storage=STORAGE,
         offline=True,
     )
-    host = DaemonHost(status, None, [], {})
+    host = DaemonHost(status, None, [{"name": "list", "schema_hash": "h", "intent": "read"}], {})
     answers = []
 
     async def call(name, args, caller, *, view):
@@ -108,7 +112,7 @@ async def test_a_request_waits_until_the_ops_are_loaded(tmp_path):
     async def ask():
         answers.append(await host.call("list", {}, None, schema="h", view=None))
 
-    ops = SimpleNamespace(entry=lambda _: {"schema_hash": "h"}, call=call)
+    ops = SimpleNamespace(call=call)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
@@ -119,3 +123,21 @@ async def test_a_request_waits_until_the_ops_are_loaded(tmp_path):
 
     assert (greeting["state"], greeting["active_turns"], early) == ("starting", 0, [])
     assert answers == ["list"]
+
+
+@pytest.mark.parametrize(("name", "schema"), [("list", "other"), ("new.op", "h")])
+async def test_a_call_with_another_contract_is_refused_and_says_what_goes_on(
+    tmp_path, name, schema
+):
+    host = make_host(tmp_path, "one", "two")
+    host._entries = {"list": {"name": "list", "schema_hash": "h", "intent": "read"}}
+    host.open(SimpleNamespace(), lambda: ("one", "two"))
+    host._open_sessions = 1
+
+    with pytest.raises(DaemonStale) as caught:
+        await host.call(name, {}, None, schema=schema, view=None)
+
+    assert "2 turns and 1 session" in caught.value.message
+    assert "dispatch upgrade" in caught.value.hint
+    assert caught.value.details["instance"] == host.instance
+    assert (caught.value.details["active_turns"], caught.value.details["sessions"]) == (2, 1)

@@ -106,6 +106,21 @@ def test_a_directory_others_can_write_is_refused_and_left_as_it_is(tmp_path, mod
     tmp_path.chmod(0o700)
 
 
+@pytest.mark.parametrize(("mode", "safe"), [(0o777, False), (0o757, False), (0o1777, True)])
+def test_a_directory_that_every_user_can_exchange_is_refused(tmp_path, mode, safe):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+
+    if safe:
+        private_directory(shared / "below" / "home")
+    else:
+        with pytest.raises(ValidationFailed, match="put another directory in its place"):
+            private_directory(shared / "below" / "home")
+
+    assert bool(list(shared.iterdir())) is safe
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling", "file", "below-file"])
 def test_what_is_no_directory_is_refused(tmp_path, kind):
     path = tmp_path / "home"

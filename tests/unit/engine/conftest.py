@@ -9,7 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dispatch_core.contracts.records import ThreadSettings
+from dispatch_core.contracts.caller import HUMAN
+from dispatch_core.contracts.deliveries import Epoch, When
+from dispatch_core.contracts.records import ThreadSettings, TurnRecord, TurnStatus
 from dispatch_core.engine.events import EventBus
 from dispatch_core.engine.lanes import Lanes
 from dispatch_core.engine.steering import Patience
@@ -17,6 +19,9 @@ from dispatch_core.errors import CodexError, CodexUnavailable, OutcomeUnknown, S
 
 EXAMPLES = Path(__file__).parents[3] / "plugins" / "examples"
 START = datetime(2026, 5, 4, 9, 0, tzinfo=UTC)
+
+
+BOOT = "this-boot"
 
 
 class Ticks:
@@ -29,9 +34,12 @@ class Ticks:
         self._now += timedelta(seconds=1)
         return self._now
 
+    def advance(self, **time):
+        self._now += timedelta(**time)
+
 
 # A scripted turn has its message only in the tests that are about it.
-QUICK = Patience(hearing=0)
+QUICK = Patience(hearing=0, finding_out=0)
 
 
 class ScriptedCodex:
@@ -39,6 +47,7 @@ class ScriptedCodex:
 
     def __init__(self):
         self.generation = 1
+        self.proven = True
         self.up = True
         self.loaded, self.stored, self.running = set(), {}, {}
         self.injected, self.commands = {}, {}
@@ -48,6 +57,21 @@ class ScriptedCodex:
     @property
     def codex(self):
         return self
+
+    @property
+    def epoch(self):
+        process = Epoch(
+            boot_id=BOOT, pid=1000 + self.generation, start_time=1, generation=self.generation
+        )
+        return process if self.up else None
+
+    def pinned(self, epoch):
+        if epoch != self.epoch:
+            raise CodexUnavailable("that Codex is gone")
+        return self
+
+    def gone(self, epoch):
+        return epoch != self.epoch
 
     async def request(self, method, params):
         self.calls.append((method, dict(params)))
@@ -61,11 +85,20 @@ class ScriptedCodex:
     def methods(self):
         return [method for method, _ in self.calls]
 
-    def store(self, thread_id, turn_id, status, client_id=None, error=None):
+    def store(self, thread_id, turn_id, status, client_id=None, error=None, text=None):
         """Put a turn into the history on disk."""
-        item = {"type": "userMessage", "id": "u", "clientId": client_id, "content": []}
+        item = {"type": "userMessage", "id": "u", "clientId": client_id}
+        said = [{"type": "text", "text": text}] if text else self._said(client_id)
+        item["content"] = said
         turn = {"id": turn_id, "status": status, "error": error, "items": [item]}
         self.stored.setdefault(thread_id, []).insert(0, turn)
+
+    def _said(self, client_id):
+        """Return what the message was that was given to us under this id."""
+        for method, params in self.calls:
+            if method == "turn/start" and params.get("clientUserMessageId") == client_id:
+                return list(params["input"])
+        return []
 
     def new_id(self, word):
         self._count += 1
@@ -82,6 +115,9 @@ class ScriptedCodex:
             raise CodexError(f"no rollout found for thread id {thread_id}")
         self.loaded.add(thread_id)
         return {"thread": {"id": thread_id}}
+
+    def _thread_read(self, params):
+        return {"thread": {"id": params["threadId"]}}
 
     def _thread_name_set(self, params):
         return {}
@@ -136,7 +172,7 @@ class ScriptedCodex:
 class World:
     """Lanes, what stands behind them, and Codex's voice."""
 
-    def __init__(self, storage, *, attention=5.0, booted_at=None, patience=QUICK):
+    def __init__(self, storage, *, attention=5.0, booted_at=None, boot=BOOT, patience=QUICK):
         self.storage, self.clock = storage, Ticks()
         self.events = EventBus(self.clock)
         self.codex = ScriptedCodex()
@@ -147,6 +183,8 @@ class World:
             self.codex,
             attention=attention,
             booted_at=booted_at,
+            boot=boot,
+            pauses=(0.01, 0.02),
             patience=patience,
         )
 
@@ -161,6 +199,24 @@ class World:
 
     async def thread(self, name="builder"):
         return await self.lanes.create(name=name, cwd="/", settings=ThreadSettings())
+
+    async def send(self, thread, message, when=When.NOW, caller=HUMAN, **options):
+        """Send a message and return the turn that it is in."""
+        sent = await self.lanes.deliveries.send(thread, message, caller, when=when, **options)
+        status = TurnStatus.STARTED if sent.merged else TurnStatus.SUBMITTED
+        return TurnRecord(
+            message_id=sent.id, id=sent.turn_id, status=status, started_at=sent.created_at
+        )
+
+    def __getattr__(self, act):
+        return getattr(self.lanes, act)
+
+    async def interject(self, thread, message):
+        return await self.send(thread, message, When.INTERJECT)
+
+    async def delivery(self, delivery_id):
+        await self.lanes.flush()
+        return await self.storage.deliveries.get(delivery_id)
 
     async def stored(self, thread):
         await self.lanes.flush()
@@ -229,6 +285,24 @@ class Gate:
         self._opened.set()
 
 
+class BreakableDeliveries:
+    """The deliveries of a real backend, with writes that fail when those of the threads do."""
+
+    def __init__(self, deliveries, threads):
+        self._deliveries, self._threads = deliveries, threads
+
+    def __getattr__(self, name):
+        return getattr(self._deliveries, name)
+
+    async def add(self, *args):
+        self._threads._check()
+        return await self._deliveries.add(*args)
+
+    async def move(self, *args, **changes):
+        self._threads._check()
+        return await self._deliveries.move(*args, **changes)
+
+
 class BreakableThreads:
     """The threads of a real backend, with writes that can be made to fail. writes: the status of each turn written."""
 
@@ -267,6 +341,7 @@ def storage(monkeypatch):
 
     storage = MemoryStorage()
     storage.threads = BreakableThreads(storage.threads)
+    storage.deliveries = BreakableDeliveries(storage.deliveries, storage.threads)
     return storage
 
 

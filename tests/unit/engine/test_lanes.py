@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
-
 import anyio
 import pytest
 
+from dispatch_core.contracts.caller import HUMAN
+from dispatch_core.contracts.deliveries import DeliveryState, Verdict, When
 from dispatch_core.contracts.records import Message, Source, ThreadStatus, TurnStatus
 from dispatch_core.errors import (
     AuthorityDenied,
@@ -15,6 +14,7 @@ from dispatch_core.errors import (
     CodexTimeout,
     CodexUnavailable,
     LaneBusy,
+    LaneHeld,
     NotFound,
     OutcomeUnknown,
     StorageError,
@@ -31,7 +31,7 @@ async def test_a_message_becomes_a_turn_that_is_recorded_to_its_end(world):
     async with world.running():
         thread = await world.thread()
 
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.completed(thread, turn.id)
         done = await world.lanes.settled(thread)
@@ -54,7 +54,7 @@ async def test_a_turn_that_ends_before_its_sender_wakes_is_not_left_running(worl
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        turn = await world.lanes.send(thread, Message(text="quick"))
+        turn = await world.send(thread, Message(text="quick"))
         done = await world.lanes.settled(thread)
 
     assert (done.status, done.turn.status) == (ThreadStatus.IDLE, TurnStatus.COMPLETED)
@@ -72,26 +72,28 @@ async def test_events_come_in_the_order_of_what_happened_and_once_each(world):
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        await world.lanes.send(thread, Message(text="quick"))
+        await world.send(thread, Message(text="quick"))
 
     kinds = [kind for kind in await world.seen() if kind != "thread.status"]
-    assert kinds == ["thread.created", "turn.started", "item.completed", "turn.completed"]
+    told = ["turn.started", "item.completed", "turn.completed"]
+    assert kinds == ["thread.created", "delivery.changed", "delivery.changed", *told]
 
 
-async def test_the_turn_is_recorded_before_codex_is_asked(world):
+async def test_the_message_is_recorded_before_codex_is_asked(world):
     recorded = []
     async with world.running():
         thread = await world.thread()
 
         async def answer(params):
-            recorded.append((await world.storage.threads.get(thread.key)).turn)
+            recorded.append(await world.storage.deliveries.head(thread.key))
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
 
-    assert recorded[0].status is TurnStatus.SUBMITTED
-    assert recorded[0].message_id == turn.message_id
+    assert recorded[0].state is DeliveryState.SENDING
+    assert (recorded[0].id, recorded[0].message.text) == (turn.message_id, "hello")
+    assert recorded[0].epoch == world.codex.epoch
 
 
 async def test_nothing_is_sent_when_it_cannot_be_recorded(world):
@@ -100,18 +102,18 @@ async def test_nothing_is_sent_when_it_cannot_be_recorded(world):
         world.storage.threads.broken = True
 
         with pytest.raises(StorageError):
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
 
         world.storage.threads.broken = False
         assert "turn/start" not in world.codex.methods()
         assert (await world.lanes.settled(thread)).turn is None
-        assert (await world.lanes.send(thread, Message(text="again"))).id is not None
+        assert (await world.send(thread, Message(text="again"))).id is not None
 
 
 async def test_a_state_that_could_not_be_written_is_written_later(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         await world.lanes.flush()
         world.storage.threads.broken = True
@@ -130,7 +132,7 @@ async def test_a_state_that_could_not_be_written_is_written_later(world):
 async def test_what_is_in_the_way_of_a_turn_is_recorded_until_it_is_done(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.trouble(thread, turn.id, "Reconnecting...", "Connection failed")
         running = await world.stored(thread)
@@ -153,7 +155,7 @@ async def test_of_two_messages_at_once_one_is_refused_and_nothing_is_merged(worl
 
         async def send():
             try:
-                outcomes.append((await world.lanes.send(thread, Message(text="hello"))).status)
+                outcomes.append((await world.send(thread, Message(text="hello"))).status)
             except LaneBusy:
                 outcomes.append("busy")
 
@@ -168,7 +170,7 @@ async def test_of_two_messages_at_once_one_is_refused_and_nothing_is_merged(worl
 async def test_a_message_that_codex_merged_into_a_running_turn_is_said_to_be(world):
     async with world.running():
         thread = await world.thread()
-        first = await world.lanes.send(thread, Message(text="one"))
+        first = await world.send(thread, Message(text="one"))
         world.started(thread, first.id)
         world.completed(thread, first.id)
         await world.lanes.settled(thread)
@@ -177,7 +179,7 @@ async def test_a_message_that_codex_merged_into_a_running_turn_is_said_to_be(wor
             return {"turn": {"id": first.id, "status": "inProgress"}}
 
         world.codex.on["turn/start"] = same
-        second = await world.lanes.send(thread, Message(text="two"))
+        second = await world.send(thread, Message(text="two"))
         record = await world.stored(thread)
 
     assert (second.id, second.status) == (first.id, TurnStatus.STARTED)
@@ -191,7 +193,7 @@ async def test_text_that_codex_would_swallow_is_refused_with_a_hint(world, text)
         thread = await world.thread()
 
         with pytest.raises(ValidationFailed) as caught:
-            await world.lanes.send(thread, Message(text=text))
+            await world.send(thread, Message(text=text))
 
     assert caught.value.hint
     assert "turn/start" not in world.codex.methods()
@@ -213,18 +215,42 @@ async def test_a_message_whose_answer_was_lost_is_found_again_in_history(world, 
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown) as caught:
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
+        lost = await world.storage.deliveries.head(thread.key)
         unknown = await world.stored(thread)
         await world.restart()
         found = await world.stored(thread)
+        delivery = await world.delivery(lost.id)
 
-    assert caught.value.details["message_id"] == unknown.turn.message_id
-    assert unknown.turn.status is TurnStatus.UNKNOWN
+    assert caught.value.details["delivery"] == lost.id
+    assert (lost.state, unknown.status) == (DeliveryState.SENDING, ThreadStatus.UNKNOWN)
     assert (found.turn.id, found.turn.status) == ("turn-x", TurnStatus.INTERRUPTED)
-    assert found.turn.message_id == unknown.turn.message_id
+    assert found.turn.message_id == lost.id
+    assert (delivery.state, delivery.evidence) == (DeliveryState.INTERRUPTED, "history")
+    assert world.codex.methods().count("turn/start") == 1
 
 
-async def test_a_message_that_history_does_not_have_did_not_run(world, lost_answer):
+async def test_a_message_that_history_does_not_have_is_sent_again(world, lost_answer):
+    async with world.running():
+        thread = await world.thread()
+
+        async def die(params):
+            del world.codex.on["turn/start"]
+            world.crash()
+            raise lost_answer
+
+        world.codex.on["turn/start"] = die
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.send(thread, Message(text="hello"))
+        await world.restart()
+        await anyio.wait_all_tasks_blocked()
+        delivery = await world.delivery(caught.value.details["delivery"])
+
+    assert (delivery.state, delivery.attempt) == (DeliveryState.SUBMITTED, 2)
+    assert world.codex.methods().count("turn/start") == 2
+
+
+async def test_a_message_with_which_codex_dies_again_and_again_is_given_up(world, lost_answer):
     async with world.running():
         thread = await world.thread()
 
@@ -233,13 +259,45 @@ async def test_a_message_that_history_does_not_have_did_not_run(world, lost_answ
             raise lost_answer
 
         world.codex.on["turn/start"] = die
-        with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, Message(text="hello"))
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.send(thread, Message(text="poison"))
+        after = await world.lanes.deliveries.send(
+            thread, Message(text="harmless"), HUMAN, when=When.IDLE
+        )
+        for _ in range(2):
+            await world.restart()
+            await anyio.wait_all_tasks_blocked()
+        del world.codex.on["turn/start"]
         await world.restart()
-        found = await world.stored(thread)
+        await anyio.wait_all_tasks_blocked()
+        dead = await world.delivery(caught.value.details["delivery"])
 
-    assert found.turn.status is TurnStatus.FAILED
-    assert "did not run" in found.turn.error
+        assert (dead.state, dead.attempt) == (DeliveryState.DEAD, 3)
+        assert dead.reason
+        assert (await world.delivery(after.id)).state is DeliveryState.SUBMITTED
+
+
+async def test_a_version_of_codex_about_which_nothing_is_proven_leaves_it_to_a_person(
+    world, lost_answer
+):
+    world.codex.proven = False
+    async with world.running():
+        thread = await world.thread()
+
+        async def die(params):
+            del world.codex.on["turn/start"]
+            world.crash()
+            raise lost_answer
+
+        world.codex.on["turn/start"] = die
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.send(thread, Message(text="hello"))
+        await world.restart()
+        await anyio.wait_all_tasks_blocked()
+        delivery = await world.delivery(caught.value.details["delivery"])
+
+    assert delivery.state is DeliveryState.UNKNOWN
+    assert world.codex.methods().count("turn/start") == 1
 
 
 async def test_after_a_reboot_history_without_a_trace_proves_nothing(world, lost_answer):
@@ -251,33 +309,39 @@ async def test_after_a_reboot_history_without_a_trace_proves_nothing(world, lost
             raise lost_answer
 
         world.codex.on["turn/start"] = die
-        with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, Message(text="hello"))
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.send(thread, Message(text="hello"))
         await world.stored(thread)
-    rebooted = type(world)(world.storage, booted_at=world.clock.now() + timedelta(seconds=1))
+    rebooted = type(world)(world.storage, boot="another boot")
     rebooted.codex.stored[thread.native_id] = []
 
     async with rebooted.running():
+        delivery = await rebooted.delivery(caught.value.details["delivery"])
         found = await rebooted.stored(thread)
-        again = await rebooted.lanes.send(found, Message(text="once more"))
+        with pytest.raises(LaneHeld) as held:
+            await rebooted.send(found, Message(text="once more"))
+        await rebooted.lanes.deliveries.resolve(delivery, Verdict.DROP, HUMAN)
+        again = await rebooted.send(found, Message(text="once more"))
 
-    assert found.turn.status is TurnStatus.UNKNOWN
-    assert "it may have run" in found.turn.error
+    assert (delivery.state, found.status) == (DeliveryState.UNKNOWN, ThreadStatus.UNKNOWN)
+    assert "it may have run" in delivery.reason
+    assert delivery.id in held.value.hint
     assert again.id is not None
 
 
-async def test_a_turn_that_was_cut_off_before_it_had_its_message_did_not_run(world, lost_answer):
+async def test_a_turn_that_was_cut_off_before_it_had_its_message_did_not_run(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.codex.store(thread.native_id, turn.id, "interrupted")
         world.crash()
 
         await world.restart()
+        await anyio.wait_all_tasks_blocked()
 
-        found = (await world.stored(thread)).turn
-        assert (found.id, found.status) == (turn.id, TurnStatus.FAILED)
-        assert "did not run" in found.error
+        delivery = await world.delivery(turn.message_id)
+        assert (delivery.state, delivery.attempt) == (DeliveryState.SUBMITTED, 2)
+        assert delivery.turn_id != turn.id
 
 
 async def test_a_late_turn_that_was_cut_off_before_its_message_was_seen_did_not_run(world):
@@ -289,16 +353,17 @@ async def test_a_late_turn_that_was_cut_off_before_its_message_was_seen_did_not_
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown) as caught:
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
         world.started(thread, "turn-x")
         world.codex.store(thread.native_id, "turn-x", "interrupted")
         world.crash()
+        del world.codex.on["turn/start"]
         await world.restart()
-        found = (await world.stored(thread)).turn
+        await anyio.wait_all_tasks_blocked()
+        delivery = await world.delivery(caught.value.details["delivery"])
 
-    assert found.message_id == caught.value.details["message_id"]
-    assert (found.id, found.status) == ("turn-x", TurnStatus.FAILED)
-    assert "did not run" in found.error
+    assert (delivery.state, delivery.attempt) == (DeliveryState.SUBMITTED, 2)
+    assert delivery.turn_id != "turn-x"
 
 
 async def test_codex_dying_between_its_answer_and_the_senders_waking_leaves_no_busy_thread(world):
@@ -311,26 +376,30 @@ async def test_codex_dying_between_its_answer_and_the_senders_waking_leaves_no_b
             return {"turn": {"id": "turn-x"}}
 
         world.codex.on["turn/start"] = answer
-        await world.lanes.send(thread, Message(text="hello"))
+        first = await world.send(thread, Message(text="hello"))
         lost = await world.stored(thread)
         del world.codex.on["turn/start"]
         await world.restart()
-        again = await world.lanes.send(thread, Message(text="again"))
+        await anyio.wait_all_tasks_blocked()
+        again = await world.delivery(first.message_id)
 
     assert lost.turn.status is TurnStatus.UNKNOWN
-    assert again.status is TurnStatus.SUBMITTED
+    assert (again.state, again.attempt) == (DeliveryState.SUBMITTED, 2)
 
 
 async def test_a_wait_spans_the_restart_of_codex(world):
     waited = []
     async with world.running() as tasks:
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.codex.store(thread.native_id, turn.id, "interrupted", turn.message_id)
 
+        ended = anyio.Event()
+
         async def wait():
             waited.append(await world.lanes.settled(thread))
+            ended.set()
 
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
@@ -338,7 +407,7 @@ async def test_a_wait_spans_the_restart_of_codex(world):
         await anyio.wait_all_tasks_blocked()
         early = list(waited)
         await world.restart()
-        await anyio.wait_all_tasks_blocked()
+        await ended.wait()
 
     assert early == []
     assert waited[0].turn.status is TurnStatus.INTERRUPTED
@@ -348,7 +417,7 @@ async def test_a_wait_spans_the_restart_of_codex(world):
 async def test_a_wait_ends_with_unknown_when_codex_does_not_come_back(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.crash()
 
@@ -361,7 +430,7 @@ async def test_a_wait_ends_with_unknown_when_codex_does_not_come_back(world):
 async def test_a_recovery_that_failed_is_tried_again_before_the_next_message(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="one"))
+        turn = await world.send(thread, Message(text="one"))
         world.started(thread, turn.id)
         world.codex.store(thread.native_id, turn.id, "interrupted", turn.message_id)
         world.crash()
@@ -373,9 +442,9 @@ async def test_a_recovery_that_failed_is_tried_again_before_the_next_message(wor
         await world.restart()
         unknown = await world.stored(thread)
         with pytest.raises(CodexUnavailable):
-            await world.lanes.send(thread, Message(text="two"))
+            await world.send(thread, Message(text="two"))
         del world.codex.on["thread/turns/list"]
-        second = await world.lanes.send(thread, Message(text="two"))
+        second = await world.send(thread, Message(text="two"))
 
         assert unknown.turn.status is TurnStatus.UNKNOWN
         assert world.codex.methods().count("turn/start") == 2
@@ -383,10 +452,10 @@ async def test_a_recovery_that_failed_is_tried_again_before_the_next_message(wor
         assert (await world.stored(thread)).turn.message_id == second.message_id
 
 
-async def test_history_that_codex_refuses_to_give_does_not_block_the_thread(world):
+async def test_history_that_codex_refuses_to_give_holds_the_thread_until_a_person_decides(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="one"))
+        turn = await world.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, "other", "completed")
         world.crash()
 
@@ -396,14 +465,23 @@ async def test_history_that_codex_refuses_to_give_does_not_block_the_thread(worl
         world.codex.on["thread/turns/list"] = damaged
         await world.restart()
 
-        assert (await world.stored(thread)).turn.id == turn.id
-        assert (await world.lanes.send(thread, Message(text="two"))).status is TurnStatus.SUBMITTED
+        delivery = await world.delivery(turn.message_id)
+        assert delivery.state is DeliveryState.UNKNOWN
+        assert "the history is damaged" in delivery.reason
+        with pytest.raises(LaneHeld, match="not known what became"):
+            await world.send(thread, Message(text="two"))
+        waiting = await world.lanes.deliveries.send(
+            thread, Message(text="three"), HUMAN, when=When.IDLE
+        )
+        await world.lanes.deliveries.resolve(delivery, Verdict.SENT, HUMAN)
+        await anyio.wait_all_tasks_blocked()
+        assert (await world.delivery(waiting.id)).state is DeliveryState.SUBMITTED
 
 
 async def test_a_recovery_does_not_touch_a_message_that_is_sent_meanwhile(world, gate):
     async with world.running() as tasks:
         thread = await world.thread()
-        first = await world.lanes.send(thread, Message(text="one"))
+        first = await world.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, first.id, "interrupted", first.message_id)
         world.crash()
         reading = gate()
@@ -418,7 +496,7 @@ async def test_a_recovery_does_not_touch_a_message_that_is_sent_meanwhile(world,
         sent = []
 
         async def send():
-            sent.append(await world.lanes.send(thread, Message(text="two")))
+            sent.append(await world.send(thread, Message(text="two")))
 
         tasks.start_soon(send)
         await anyio.wait_all_tasks_blocked()
@@ -434,18 +512,21 @@ async def test_a_recovery_does_not_touch_a_message_that_is_sent_meanwhile(world,
 async def test_a_damaged_thread_of_which_codex_has_no_trace_stays_unknown(world):
     async with world.running():
         thread = await world.thread()
-        first = await world.lanes.send(thread, Message(text="one"))
+        first = await world.send(thread, Message(text="one"))
         world.completed(thread, first.id)
         await world.lanes.settled(thread)
-        await world.lanes.send(thread, Message(text="two"))
+        second = await world.send(thread, Message(text="two"))
         world.crash()
         world.codex.stored.clear()
 
         await world.restart()
 
-        assert (await world.stored(thread)).turn.status is TurnStatus.UNKNOWN
+        delivery = await world.delivery(second.message_id)
+        assert delivery.state is DeliveryState.UNKNOWN
+        assert (await world.stored(thread)).status is ThreadStatus.UNKNOWN
+        await world.lanes.deliveries.resolve(delivery, Verdict.DROP, HUMAN)
         with pytest.raises(NotFound, match="has no thread"):
-            await world.lanes.send(thread, Message(text="three"))
+            await world.send(thread, Message(text="three"))
 
 
 # -- Codex does not answer ---------------------------------------------------------------------------
@@ -460,7 +541,7 @@ async def test_a_turn_that_shows_up_after_its_deadline_is_the_messages_turn(worl
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown) as caught:
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
         message_id = caught.value.details["message_id"]
         world.started(thread, "turn-x")
         world.user_message(thread, "turn-x", message_id)
@@ -481,13 +562,20 @@ async def test_a_message_without_answer_is_not_called_failed_while_its_process_l
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
         told = await world.lanes.settled(thread)
         del world.codex.on["turn/start"]
-        again = await world.lanes.send(thread, Message(text="again"))
+        with pytest.raises(LaneBusy):
+            await world.send(thread, Message(text="again"))
+        early = await world.storage.deliveries.head(thread.key)
+        world.clock.advance(seconds=300)
+        with pytest.raises(LaneHeld):
+            await world.send(thread, Message(text="again"))
+        late = await world.delivery(early.id)
 
     assert told.turn.status is TurnStatus.UNKNOWN
-    assert again.status is TurnStatus.SUBMITTED
+    assert (early.state, late.state) == (DeliveryState.SENDING, DeliveryState.UNKNOWN)
+    assert "has not answered" in late.reason
 
 
 async def test_a_lost_turn_that_still_runs_makes_the_thread_busy_again(world):
@@ -502,10 +590,10 @@ async def test_a_lost_turn_that_still_runs_makes_the_thread_busy_again(world):
 
         world.codex.on["turn/start"] = late
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
 
         with pytest.raises(LaneBusy):
-            await world.lanes.send(thread, Message(text="again"))
+            await world.send(thread, Message(text="again"))
 
         assert (await world.stored(thread)).status is ThreadStatus.BUSY
 
@@ -521,13 +609,14 @@ async def test_a_sender_that_is_cancelled_leaves_an_unknown_message_behind(world
         world.codex.on["turn/start"] = hang
         with anyio.CancelScope() as scope:
             tasks.start_soon(_cancel_when, asked.reached, scope)
-            await world.lanes.send(thread, Message(text="hello"))
-        record = await world.stored(thread)
+            await world.send(thread, Message(text="hello"))
+        left = await world.storage.deliveries.head(thread.key)
         world.started(thread, "turn-x")
-        world.user_message(thread, "turn-x", record.turn.message_id)
+        world.user_message(thread, "turn-x", left.id)
 
-        assert record.turn.status is TurnStatus.UNKNOWN
-        assert (await world.stored(thread)).turn.message_id == record.turn.message_id
+        assert left.state is DeliveryState.SENDING
+        assert (await world.stored(thread)).turn.message_id == left.id
+        assert (await world.delivery(left.id)).state is DeliveryState.RUNNING
         assert "turn.unknown" in await world.seen()
 
 
@@ -542,7 +631,7 @@ async def test_a_message_is_not_unknown_when_only_the_preparation_was_cut_off(wo
 
         world.codex.on["thread/resume"] = die
         with pytest.raises(CodexUnavailable, match="was not sent"):
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
 
     assert (await world.stored(thread)).turn is None
 
@@ -558,13 +647,13 @@ async def _cancel_when(event, scope):
 async def test_a_thread_that_codex_unloaded_is_loaded_again(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="one"))
+        turn = await world.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
         world.completed(thread, turn.id)
         world.codex.loaded.clear()
         world.status(thread, "notLoaded")
 
-        await world.lanes.send(thread, Message(text="two"))
+        await world.send(thread, Message(text="two"))
 
     assert world.codex.methods()[-2:] == ["thread/resume", "turn/start"]
 
@@ -572,12 +661,12 @@ async def test_a_thread_that_codex_unloaded_is_loaded_again(world):
 async def test_a_thread_unloaded_in_the_last_moment_is_loaded_again(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="one"))
+        turn = await world.send(thread, Message(text="one"))
         world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
         world.completed(thread, turn.id)
         world.codex.loaded.clear()
 
-        sent = await world.lanes.send(thread, Message(text="two"))
+        sent = await world.send(thread, Message(text="two"))
 
     assert sent.status is TurnStatus.SUBMITTED
     assert world.codex.methods()[-3:] == ["turn/start", "thread/resume", "turn/start"]
@@ -589,7 +678,7 @@ async def test_a_thread_that_codex_never_stored_is_started_anew_under_its_ref(wo
         world.crash()
         await world.restart()
 
-        await world.lanes.send(thread, Message(text="hello"))
+        await world.send(thread, Message(text="hello"))
         record = await world.stored(thread)
 
         assert record.ref == thread.ref
@@ -610,7 +699,7 @@ async def test_the_history_of_a_message_that_never_ran_is_empty(world, lost_answ
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown):
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
         await world.restart()
         world.codex.on["thread/turns/list"] = unknown
 
@@ -700,7 +789,7 @@ async def test_a_stop_while_a_message_is_on_its_way_waits_until_the_turn_has_sta
             stopped.append(await world.lanes.interrupt(thread))
 
         world.codex.on |= {"turn/start": slow, "turn/interrupt": interrupt}
-        tasks.start_soon(world.lanes.send, thread, Message(text="hello"))
+        tasks.start_soon(world.send, thread, Message(text="hello"))
         await asked.reached.wait()
         tasks.start_soon(stop)
         await anyio.wait_all_tasks_blocked()
@@ -717,7 +806,7 @@ async def test_a_stop_while_a_message_is_on_its_way_waits_until_the_turn_has_sta
 async def test_a_stop_of_a_turn_that_has_just_ended_is_no_error(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         async def too_late(params):
@@ -742,7 +831,7 @@ async def test_a_question_that_is_answered_at_once_does_not_end_a_wait(world):
     waited = []
     async with world.running() as tasks:
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         async def wait():
@@ -763,7 +852,7 @@ async def test_a_question_that_stands_ends_a_wait(world):
     world = type(world)(world.storage, attention=0.01)
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.status(thread, "active", ["waitingOnApproval"])
 
@@ -776,7 +865,7 @@ async def test_all_running_turns_are_interrupted_at_once_and_then_it_is_quiet(wo
     async with world.running():
         threads = [await world.thread(name) for name in ("one", "two")]
         for thread in threads:
-            turn = await world.lanes.send(thread, Message(text="hello"))
+            turn = await world.send(thread, Message(text="hello"))
             world.started(thread, turn.id)
 
         async def interrupt(params):
@@ -795,13 +884,13 @@ async def test_all_running_turns_are_interrupted_at_once_and_then_it_is_quiet(wo
 async def test_a_failed_turn_is_an_error_until_the_next_one(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.status(thread, "systemError")
         world.completed(thread, turn.id, "failed", {"message": "no such model"})
         failed = await world.lanes.settled(thread)
 
-        await world.lanes.send(thread, Message(text="again"))
+        await world.send(thread, Message(text="again"))
 
         assert (failed.status, failed.turn.error) == (ThreadStatus.ERROR, "no such model")
         assert (await world.stored(thread)).status is ThreadStatus.BUSY
@@ -816,18 +905,17 @@ async def test_a_daemon_that_died_before_it_wrote_the_turns_id_finds_it_by_its_m
             return world.codex._turn_start(params)
 
         world.codex.on["turn/start"] = answer
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         left = await world.stored(thread)
     world.storage.threads.broken = False
     later = type(world)(world.storage)
-    later.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
+    later.codex.store(thread.native_id, turn.id, "completed", turn.message_id, text="hello")
 
     async with later.running():
         found = await later.stored(thread)
 
-    assert (left.status, left.turn.status) == (ThreadStatus.BUSY, TurnStatus.SUBMITTED)
-    assert left.turn.id is None
+    assert (left.status, left.turn) == (ThreadStatus.IDLE, None)
     assert (found.turn.id, found.turn.status) == (turn.id, TurnStatus.COMPLETED)
     assert found.turn.message_id == turn.message_id
 
@@ -835,15 +923,16 @@ async def test_a_daemon_that_died_before_it_wrote_the_turns_id_finds_it_by_its_m
 async def test_a_daemon_that_starts_settles_what_the_last_one_left_open(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         left = await world.stored(thread)
     later = type(world)(world.storage)
-    later.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
+    later.codex.store(thread.native_id, turn.id, "completed", turn.message_id, text="hello")
 
     async with later.running():
         found = await later.stored(thread)
+        delivery = await later.delivery(turn.message_id)
 
     assert left.turn.status is TurnStatus.SUBMITTED
-    assert found.turn == replace(
-        left.turn, status=TurnStatus.COMPLETED, completed_at=found.turn.completed_at
-    )
+    assert (found.turn.id, found.turn.status) == (turn.id, TurnStatus.COMPLETED)
+    assert found.turn.message_id == turn.message_id
+    assert (delivery.state, delivery.evidence) == (DeliveryState.DONE, "history")

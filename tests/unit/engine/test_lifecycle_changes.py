@@ -48,7 +48,7 @@ def say(answer):
 
 async def finished(world, thread):
     """Run one turn to its end."""
-    turn = await world.lanes.send(thread, Message(text="hello"))
+    turn = await world.send(thread, Message(text="hello"))
     world.started(thread, turn.id)
     world.completed(thread, turn.id)
     world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
@@ -137,7 +137,7 @@ async def test_a_name_given_elsewhere_is_taken_over_and_is_news(world):
 async def test_archiving_waits_until_the_turn_that_it_interrupts_has_ended(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         async def archive(params):
@@ -199,7 +199,7 @@ async def test_a_thread_archived_while_nobody_listened_is_found_archived_on_use(
         world.codex.on["thread/resume"] = refuse("session x is archived. Run `codex unarchive x`")
 
         with pytest.raises(AuthorityDenied) as caught:
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
         record = await world.stored(thread)
 
     assert "dispatch restore" in caught.value.hint
@@ -262,7 +262,7 @@ async def test_a_thread_deleted_elsewhere_is_not_started_anew(world):
         record = await world.stored(thread)
 
         with pytest.raises(NotFound):
-            await world.lanes.send(thread, Message(text="hello"))
+            await world.send(thread, Message(text="hello"))
 
     assert record.status is ThreadStatus.ERROR
     assert world.codex.methods().count("thread/start") == 1
@@ -295,7 +295,7 @@ async def test_a_thread_that_codex_never_stored_is_restored_and_started_anew(wor
         await world.lanes.archive(thread)
 
         restored = await world.lanes.restore(await world.stored(thread))
-        turn = await world.lanes.send(restored, Message(text="hello"))
+        turn = await world.send(restored, Message(text="hello"))
 
     assert restored.status is ThreadStatus.IDLE
     assert turn.id is not None
@@ -406,14 +406,14 @@ async def ephemeral(world):
 async def test_an_ephemeral_thread_ends_with_its_codex_and_says_so(world):
     async with world.running():
         thread = await ephemeral(world)
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.crash()
         await world.restart()
         record = await world.stored(thread)
 
         with pytest.raises(NotFound, match="ephemeral"):
-            await world.lanes.send(thread, Message(text="again"))
+            await world.send(thread, Message(text="again"))
 
     assert (record.status, record.turn.status) == (ThreadStatus.ERROR, TurnStatus.FAILED)
     assert world.codex.methods().count("thread/start") == 1
@@ -564,7 +564,7 @@ async def test_turns_taken_back_by_somebody_else_are_noticed(world):
 async def test_nothing_is_taken_back_or_summarised_while_a_turn_runs(world):
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         with pytest.raises(LaneBusy):

@@ -30,6 +30,10 @@ LONG = 3600.0
 STARTED, COMPLETED = News(EventKind.TURN_STARTED, "t"), News(EventKind.TURN_COMPLETED, "t")
 
 
+async def _no_delivery(lane):
+    pass
+
+
 class Desk:
     """A registrar, one lane with a submitted turn, and what came of them in order."""
 
@@ -39,7 +43,12 @@ class Desk:
         turn = TurnRecord(message_id="m", id="t", status=TurnStatus.SUBMITTED, started_at=NOW)
         self.lane.turn, self.lane.active = turn, "t"
         self.registrar = Registrar(
-            self.threads, self.events, SystemClock(), delay=delay, retry=retry
+            self.threads,
+            self.events,
+            SystemClock(),
+            follow=_no_delivery,
+            delay=delay,
+            retry=retry,
         )
 
     def turns_to(self, status):

@@ -21,6 +21,7 @@ from dispatch_core.errors import (
     CodexError,
     CodexTimeout,
     CodexUnavailable,
+    LaneBusy,
     NoActiveTurn,
     NotFound,
     OutcomeUnknown,
@@ -36,7 +37,7 @@ MORE = Message(text="more")
 
 async def busy(world, thread, text="hello"):
     """Return the id of a turn that runs."""
-    turn = await world.lanes.send(thread, Message(text=text))
+    turn = await world.send(thread, Message(text=text))
     world.started(thread, turn.id)
     return turn.id
 
@@ -64,6 +65,35 @@ def runs_command(world, thread, turn_id, item):
     command = {"type": "commandExecution", "id": item, "command": "sleep", "status": "inProgress"}
     world.say("item/started", thread, turnId=turn_id, item=command)
     world.codex.commands.setdefault(thread.native_id, []).append(item)
+
+
+# -- sending -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [["waitingOnApproval"], ["waitingOnUserInput"]])
+async def test_who_sends_to_a_turn_that_waits_for_an_answer_is_told_where_to_give_it(world, flags):
+    async with world.running():
+        thread = await world.thread()
+        await busy(world, thread)
+        world.status(thread, "active", flags)
+
+        with pytest.raises(LaneBusy, match="waits for an answer") as caught:
+            await world.send(thread, MORE)
+
+    assert caught.value.hint.startswith(f"dispatch request list --thread {thread.ref} ")
+    assert "--queue" in caught.value.hint
+
+
+async def test_who_sends_to_a_turn_that_runs_is_told_what_else_can_be_done(world):
+    async with world.running():
+        thread = await world.thread()
+        await busy(world, thread)
+
+        with pytest.raises(LaneBusy, match="a turn is running") as caught:
+            await world.send(thread, MORE)
+
+    assert "request list" not in caught.value.hint
+    assert caught.value.hint.startswith("add --queue")
 
 
 # -- steering ----------------------------------------------------------------------------------------
@@ -207,7 +237,7 @@ async def test_steering_while_a_message_is_on_its_way_waits_for_its_turn(world, 
 
         world.codex.on["turn/start"] = slow
         takes_steering(world, thread)
-        tasks.start_soon(world.lanes.send, thread, Message(text="hello"))
+        tasks.start_soon(world.send, thread, Message(text="hello"))
         await asked.reached.wait()
         tasks.start_soon(steer)
         await anyio.wait_all_tasks_blocked()
@@ -313,6 +343,24 @@ async def test_a_turn_that_ended_by_itself_keeps_its_commands(world):
     assert world.codex.commands == {thread.native_id: ["server"]}
 
 
+async def test_a_stop_returns_the_turn_that_it_stopped_although_the_next_one_runs_already(world):
+    async with world.running():
+        thread = await world.thread()
+        turn_id = await busy(world, thread)
+
+        async def interrupt(params):
+            world.completed(thread, turn_id, "interrupted")
+            world.started(thread, "turn-next")  # of a queue, or of a goal
+            return {}
+
+        world.codex.on["turn/interrupt"] = interrupt
+        stopped = await world.lanes.interrupt(thread)
+        now = (await world.stored(thread)).turn
+
+    assert (stopped.id, stopped.status) == (turn_id, TurnStatus.INTERRUPTED)
+    assert (now.id, now.status) == ("turn-next", TurnStatus.STARTED)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -343,7 +391,7 @@ async def test_an_interrupt_waits_until_the_turn_has_the_message_it_began_with(p
     world, interrupted = patient, []
     async with world.running() as tasks:
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
 
         async def interrupt(params):
@@ -380,7 +428,7 @@ async def test_an_interjection_ends_the_turn_and_then_starts_one(world):
         runs_command(world, thread, first, "c1")
         ends_when_interrupted(world, thread)
 
-        second = await world.lanes.interject(thread, MORE)
+        second = await world.interject(thread, MORE)
         stored = await world.stored(thread)
 
     order = [m for m in world.codex.methods() if m.startswith(("turn/", "thread/background"))]
@@ -401,7 +449,7 @@ async def test_an_interjection_into_a_turn_that_has_just_ended_is_said(world):
         await busy(world, thread)
         ends_when_interrupted(world, thread, "completed")
 
-        turn = await world.lanes.interject(thread, MORE)
+        turn = await world.interject(thread, MORE)
 
     assert turn.status is TurnStatus.SUBMITTED
 
@@ -411,7 +459,7 @@ async def test_nothing_is_interjected_in_an_idle_thread(world):
         thread = await world.thread()
 
         with pytest.raises(NoActiveTurn):
-            await world.lanes.interject(thread, MORE)
+            await world.interject(thread, MORE)
 
     assert "turn/start" not in world.codex.methods()
 
@@ -424,7 +472,7 @@ async def test_interjections_at_once_come_one_after_the_other(world):
         ends_when_interrupted(world, thread)
 
         async def interject(text):
-            turn = await world.lanes.interject(thread, Message(text=text))
+            turn = await world.interject(thread, Message(text=text))
             turns.append(turn.id)
             world.started(thread, turn.id)
 
@@ -452,7 +500,7 @@ async def test_a_message_that_could_not_follow_the_interrupt_is_half_done(world,
         with pytest.raises(
             PartialSuccess, match="was interrupted, and the message was not sent"
         ) as caught:
-            await world.lanes.interject(thread, MORE)
+            await world.interject(thread, MORE)
 
     assert caught.value.details["interrupted"] == first
     assert caught.value.details["error"]["code"] == refusal.code
@@ -471,7 +519,7 @@ async def test_an_interjection_whose_answer_was_lost_is_unknown(world, lost_answ
 
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown, match="started a turn"):
-            await world.lanes.interject(thread, MORE)
+            await world.interject(thread, MORE)
 
 
 async def test_a_turn_that_does_not_end_is_not_followed_by_the_message(hasty):
@@ -480,7 +528,7 @@ async def test_a_turn_that_does_not_end_is_not_followed_by_the_message(hasty):
         await busy(hasty, thread)
 
         with pytest.raises(OutcomeUnknown, match="message was not sent"):
-            await hasty.lanes.interject(thread, MORE)
+            await hasty.interject(thread, MORE)
 
     assert hasty.codex.methods().count("turn/start") == 1
 
@@ -555,7 +603,7 @@ async def test_a_thread_that_another_process_holds_is_named_with_the_way_out(wor
 
         world.codex.on["thread/resume"] = held
         with pytest.raises(ActiveWriter) as caught:
-            await getattr(world.lanes, act)(thread, MORE)
+            await getattr(world, act)(thread, MORE)
 
     assert caught.value.details == {"thread": thread.ref}
     assert f"dispatch fork {thread.ref}" in caught.value.hint
@@ -566,7 +614,7 @@ async def test_an_attached_thread_is_loaded_before_it_is_written(world):
     async with world.running():
         thread = await attached(world)
 
-        await world.lanes.send(thread, MORE)
+        await world.send(thread, MORE)
 
     assert world.codex.methods()[-2:] == ["thread/resume", "turn/start"]
 
@@ -581,7 +629,7 @@ async def test_a_thread_that_codex_archived_names_its_restoration(world, act):
 
         world.codex.on["thread/resume"] = archived
         with pytest.raises(AuthorityDenied) as caught:
-            await getattr(world.lanes, act)(thread, MORE if act == "send" else "text")
+            await getattr(world, act)(thread, MORE if act == "send" else "text")
 
     assert caught.value.hint == f"dispatch restore {thread.ref}"
 
@@ -594,7 +642,7 @@ async def test_an_attached_thread_that_vanished_is_not_replaced_by_an_empty_one(
         world.codex.loaded.clear()
 
         with pytest.raises(NotFound):
-            await getattr(world.lanes, act)(thread, MORE if act == "send" else "text")
+            await getattr(world, act)(thread, MORE if act == "send" else "text")
 
     assert world.codex.methods().count("thread/start") == 1
 
@@ -617,7 +665,7 @@ async def test_all_settings_of_the_thread_but_the_sandbox_go_with_every_turn(wor
     async with world.running():
         thread = await world.lanes.create(name="set", cwd="/", settings=settings)
 
-        await world.lanes.send(thread, MORE)
+        await world.send(thread, MORE)
 
     sent = dict(world.codex.calls)["turn/start"]
     assert (
@@ -641,7 +689,7 @@ async def test_a_permission_profile_goes_without_a_sandbox(world):
     async with world.running():
         thread = await world.lanes.create(name="set", cwd="/", settings=settings)
 
-        await world.lanes.send(thread, MORE)
+        await world.send(thread, MORE)
 
     sent = dict(world.codex.calls)["turn/start"]
     assert sent["permissions"] == ":workspace"
@@ -664,7 +712,7 @@ async def test_a_picture_goes_as_a_path_with_its_detail(world, tmp_path, name):
     async with world.running():
         thread = await world.thread()
 
-        await world.lanes.send(
+        await world.send(
             thread, Message(text="look", images=(Image(path=str(path), detail="high"),))
         )
 
@@ -701,7 +749,7 @@ async def test_what_is_no_picture_is_refused_before_anything_is_said(
         before = len(world.codex.calls)
 
         with pytest.raises(ValidationFailed) as caught:
-            await getattr(world.lanes, act)(
+            await getattr(world, act)(
                 thread, Message(text="look", images=(Image(path=str(path), detail=detail),))
             )
 

@@ -83,7 +83,7 @@ async def test_a_call_returns_the_output_twice_and_runs_as_the_sessions_caller(
             {"op": "send", "thread": "@busy", "text": "x"},
             "lane_busy",
             True,
-            "wait",
+            "--queue",
         ),
         (
             "dispatch_thread_write",

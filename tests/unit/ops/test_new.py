@@ -19,7 +19,6 @@ from dispatch_core.contracts.surface import OpReply
 from dispatch_core.contracts.view import View
 from dispatch_core.errors import (
     CodexError,
-    LaneBusy,
     OutcomeUnknown,
     PartialSuccess,
     ValidationFailed,
@@ -65,6 +64,7 @@ def caller(world, places, monkeypatch):
     parts = {
         "caller": HUMAN,
         "lanes": world.lanes,
+        "deliveries": world.lanes.deliveries,
         "codex": world.codex,
         "store": world.storage,
         "events": world.events,
@@ -309,26 +309,28 @@ async def test_a_first_message_of_unknown_fate_stays_unknown(world, caller, lost
 
 
 async def test_a_message_joins_the_turn_that_the_goal_has_started(world, caller):
-    steered = []
+    class Pursuing(Ops):
+        async def call(self, name, args, caller, *, view=None):
+            [thread] = await world.storage.threads.list()
+            world.codex.running[thread.native_id] = "turn-9"
+            world.started(thread, "turn-9")
+            return await super().call(name, args, caller, view=view)
 
-    class Busy:
-        def __getattr__(self, name):
-            return getattr(world.lanes, name)
+    async def steer(params):
+        [thread] = await world.storage.threads.list()
+        world.user_message(thread, "turn-9", params["clientUserMessageId"])
+        return {"turnId": "turn-9"}
 
-        async def send(self, thread, message):
-            raise LaneBusy(thread.ref, "turn-1")
-
-        async def steer(self, thread, message):
-            steered.append(message.text)
-            return await world.lanes.send(thread, message)
-
+    world.codex.on["turn/steer"] = steer
     async with world.running():
         made = await new.new(
-            dataclasses.replace(caller, lanes=Busy()), make(text="hi", goal="win", goal_budget=9)
+            dataclasses.replace(caller, ops=Pursuing()), make(text="hi", goal="win", goal_budget=9)
         )
 
-    assert steered == ["hi"]
-    assert made.message_accepted is True
+    steered = dict(world.codex.calls)["turn/steer"]
+    assert [part["text"] for part in steered["input"]] == ["hi"]
+    assert "turn/start" not in world.codex.methods()
+    assert (made.turn.id, made.message_accepted) == ("turn-9", True)
 
 
 async def test_an_unknown_provider_is_a_mistake_of_the_caller(world, caller):

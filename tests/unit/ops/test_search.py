@@ -120,6 +120,8 @@ def codex(world):
 def context(world, index):
     return OpContext(
         caller=HUMAN,
+        deliveries=None,
+        requests=None,
         lanes=world.lanes,
         codex=world.codex,
         store=world.storage,

@@ -95,6 +95,8 @@ def context(world):
     world.codex.on["thread/read"] = read
     return OpContext(
         caller=HUMAN,
+        deliveries=None,
+        requests=None,
         lanes=world.lanes,
         codex=world.codex,
         store=world.storage,

@@ -41,6 +41,8 @@ class Known:
 def context(world):
     return OpContext(
         caller=HUMAN,
+        deliveries=world.lanes.deliveries,
+        requests=None,
         lanes=world.lanes,
         codex=world.codex,
         store=world.storage,
@@ -268,7 +270,7 @@ async def test_a_thread_is_shown_with_its_turn(world, context):
     world.codex.on["thread/read"] = described
     async with world.running():
         thread = await world.thread()
-        turn = await world.lanes.send(thread, Message(text="hello"))
+        turn = await world.send(thread, Message(text="hello"))
         world.started(thread, turn.id)
         world.completed(thread, turn.id, "failed", {"message": "broken\x1b[2J"})
         await world.lanes.settled(thread)

@@ -545,3 +545,42 @@ def test_nothing_found_says_what_could_be_done() -> None:
     assert render_search(nothing, view(80)).startswith(
         "nothing found for x \n  next: dispatch sync"
     )
+
+
+def test_a_list_says_how_many_messages_wait_when_any_do() -> None:
+    rows = [row(BUILDER, ago(minutes=3), queued=3), row(BUILDER, ago(hours=5))]
+
+    shown = render_list(ListOutput(managed=True, threads=rows, next=None), view(80))
+
+    assert [line.split() for line in shown.splitlines()] == [
+        ["REF", "NAME", "STATE", "QUEUED", "AGE", "MODEL", "DIRECTORY"],
+        ["0BGeK1", "@builder", "○", "idle", "+3", "3m", "-", "~/src/dispatch"],
+        ["0BGeK1", "@builder", "○", "idle", "-", "5h", "-", "~/src/dispatch"],
+    ]
+
+
+def test_a_thread_says_what_waits_and_what_is_in_doubt() -> None:
+    got = GOT.model_copy(update={"queued": 2, "in_doubt": ID})
+
+    lines = render_get(got, view(120)).splitlines()
+
+    assert [" ".join(line.split()) for line in lines[2:4]] == [
+        "queued 2 messages: dispatch delivery list --thread 0BGeK1 --state queued",
+        f"in doubt whether message {ID[-8:]} ran",
+    ]
+
+
+def test_a_history_ends_with_what_comes_next() -> None:
+    waiting = BUILDER.model_copy(update={"status": ThreadStatus.WAITING_APPROVAL})
+
+    ends = [
+        render_tail(told(**more), view(120)).splitlines()[-2:]
+        for more in ({"queued": 1, "in_doubt": ID}, {"queued": 1, "thread": waiting})
+    ]
+
+    queued = "queued: 1 message: dispatch delivery list --thread 0BGeK1 --state queued"
+    one = ID[-8:]
+    assert ends == [
+        [f"message {one} may or may not have run: dispatch delivery get {one}", queued],
+        ["Codex asks something: dispatch request list --thread 0BGeK1", queued],
+    ]

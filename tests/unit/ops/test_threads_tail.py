@@ -73,7 +73,12 @@ async def past(world):
 
 @pytest.fixture
 def context(world, past):
-    return SimpleNamespace(lanes=past, store=world.storage, events=world.events)
+    return SimpleNamespace(
+        lanes=past,
+        deliveries=world.lanes.deliveries,
+        store=world.storage,
+        events=world.events,
+    )
 
 
 def ids(output):

@@ -46,7 +46,7 @@ async def test_a_registry_that_is_not_open_says_so(data_dir):
     with pytest.raises(StorageError, match="not open"):
         await storage.threads.get("key")
     with pytest.raises(StorageError, match="not open"):
-        await storage.firings.abandon()
+        await storage.firings.claimed()
 
 
 async def test_a_closed_registry_says_so(data_dir):

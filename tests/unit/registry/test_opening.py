@@ -52,7 +52,11 @@ async def test_closing_folds_the_log_into_the_file(open_registry, data_dir):
     async with open_registry() as registry:
         await registry.threads.add(a_thread(), ["0AAAA1"])
 
-    assert sorted(file.name for file in data_dir.iterdir()) == ["registry.db", "registry.id"]
+    assert sorted(file.name for file in data_dir.iterdir()) == [
+        "registry.db",
+        "registry.db.ballast",
+        "registry.id",
+    ]
 
 
 async def test_an_open_file_for_others_is_made_private(open_registry, path):
@@ -98,7 +102,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(open_registr
             pass
 
     assert str(path) in caught.value.message
-    assert "move the file away" in caught.value.hint
+    assert "registry restore" in caught.value.hint
     assert path.read_bytes() == before
 
 
@@ -121,7 +125,7 @@ async def test_the_database_of_another_application_is_refused_and_left_alone(
         async with open_registry():
             pass
 
-    assert "move it away" in caught.value.hint
+    assert "registry restore" in caught.value.hint
     assert path.read_bytes() == before
 
 

@@ -147,11 +147,8 @@ class MemoryFirings:
     async def latest(self, trigger_id):
         return ([row for row in self.rows.values() if row.trigger_id == trigger_id] or [None])[-1]
 
-    async def abandon(self):
-        claimed = [r for r in self.rows.values() if r.status is FiringStatus.CLAIMED]
-        for row in claimed:
-            self.rows[row.trigger_id, row.key] = replace(row, status=FiringStatus.UNKNOWN)
-        return tuple(replace(row, status=FiringStatus.UNKNOWN) for row in claimed)
+    async def claimed(self):
+        return tuple(r for r in self.rows.values() if r.status is FiringStatus.CLAIMED)
 
 
 class Actions:
@@ -230,6 +227,7 @@ class World:
         self.kinds = {kind.name: kind for kind in (INTERVAL, CRON, TURN_COMPLETED)}
         self.start = START
         self.settle = settle
+        self.fields = ()
 
     def engine(self):
         return TriggerEngine(
@@ -238,6 +236,7 @@ class World:
             events=self.events,
             clock=self.clock,
             call=self.actions.call,
+            fields=lambda op: self.fields,
             resolve=self.threads.resolve,
             sleep=self.clock.sleep,
         )
@@ -273,6 +272,8 @@ class World:
         return OpContext(
             caller=HUMAN,
             lanes=self.threads,
+            deliveries=None,
+            requests=None,
             codex=None,
             store=self.storage,
             events=self.events,

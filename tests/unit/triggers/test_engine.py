@@ -14,6 +14,7 @@ from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import FiringStatus
 from dispatch_core.contracts.trigger import Firing, TriggerConfig, TriggerKind
 from dispatch_core.errors import (
+    DaemonUnreachable,
     LaneBusy,
     OutcomeUnknown,
     ThreadNotFound,
@@ -487,6 +488,37 @@ async def test_a_firing_claimed_by_a_former_daemon_is_unknown_and_not_repeated(w
     assert first.data["status"] == FiringStatus.UNKNOWN
     assert world.ledger() == [("t1", "unknown", None)]
     assert world.actions.calls == []
+
+
+async def test_a_firing_that_a_former_daemon_left_is_run_again_under_its_key_if_that_is_safe(world):
+    world.fields = {"text", "idempotency_key"}
+    async with world.running() as engine:
+        await engine.add(world.trigger(kind="turn_completed", thread="@builder"))
+    await world.firings.claim("0000000t", "t1", world.clock.now())
+
+    async with world.running():
+        await world.settle()
+
+    [(_, args, caller)] = world.actions.calls
+    assert (args["idempotency_key"], caller.trigger_id) == ("t1", "0000000t")
+    assert world.ledger() == [("t1", "done", None)]
+
+
+async def test_an_action_that_a_stopping_daemon_refused_is_run_by_the_next_one(world):
+    world.fields = {"text", "idempotency_key"}
+    world.actions.error = DaemonUnreachable("the daemon is stopping")
+    async with world.running() as engine:
+        await engine.add(world.trigger(kind="turn_completed", thread="@builder"))
+        world.turn_ends("t1")
+        await world.settle()
+        early = world.ledger()
+    world.actions.error = None
+
+    async with world.running():
+        await world.settle()
+
+    assert early == [("t1", "claimed", None)]
+    assert world.ledger() == [("t1", "done", None)]
 
 
 async def test_what_waits_at_shutdown_is_failed_and_what_runs_is_unknown_at_the_next_start(world):

@@ -9,6 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dispatch_core.api import CachedRecord, hookimpl
+from dispatch_memory_storage.deliveries import MemoryDeliveries
+from dispatch_memory_storage.requests import MemoryRequests
 from dispatch_memory_storage.threads import MemoryThreads
 from dispatch_memory_storage.triggers import MemoryFirings, MemoryTriggers
 
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
         ActionLog,
         ActionRecord,
         CacheStore,
+        DeliveryStore,
         FiringStore,
         HistoryIndex,
         Maintenance,
+        RequestStore,
         Storage,
         ThreadStore,
         TriggerStore,
@@ -36,6 +40,8 @@ class MemoryStorage:
     """
 
     name = "memory"
+    full = False
+    fault = None
 
     def __init__(self) -> None:
         firings = MemoryFirings()
@@ -44,6 +50,8 @@ class MemoryStorage:
         self.triggers: TriggerStore = MemoryTriggers(firings)
         self.firings: FiringStore = firings
         self.cache: CacheStore = MemoryCache()
+        self.deliveries: DeliveryStore = MemoryDeliveries(self.threads)
+        self.requests: RequestStore = MemoryRequests()
         self.index: HistoryIndex | None = None
         self.maintenance: Maintenance | None = None
 

@@ -47,14 +47,9 @@ class MemoryFirings:
         newest_first = reversed(self._firings.get(trigger_id, {}).values())
         return max(newest_first, key=lambda firing: firing.at, default=None)
 
-    async def abandon(self) -> tuple[FiringRecord, ...]:
-        abandoned = []
-        for ledger in self._firings.values():
-            for key, firing in ledger.items():
-                if firing.status is FiringStatus.CLAIMED:
-                    ledger[key] = replace(firing, status=FiringStatus.UNKNOWN)
-                    abandoned.append(ledger[key])
-        return tuple(abandoned)
+    async def claimed(self) -> tuple[FiringRecord, ...]:
+        firings = (firing for ledger in self._firings.values() for firing in ledger.values())
+        return tuple(firing for firing in firings if firing.status is FiringStatus.CLAIMED)
 
 
 class MemoryTriggers:
