@@ -97,7 +97,7 @@ def test_a_kill_at_every_point_of_a_delivery_loses_and_repeats_nothing(
     lanes = messages.lanes(2)
     shift = tier.random.randrange(3)
     targets = list(ACTIONS)
-    names = failpoints.NAMES if tier.full else tier.random.sample(failpoints.NAMES, 8)
+    names = failpoints.NAMES if tier.full else tier.random.sample(failpoints.NAMES, 5)
     plan = [
         (point, target)
         for n, point in enumerate(names)
@@ -380,8 +380,8 @@ def test_a_backlog_costs_neither_memory_nor_time(
 ) -> None:
     world = messages.world
     world.start()
-    lanes = messages.lanes(tier.rounds(20, 1000))
-    count = tier.rounds(500, 100_000)
+    lanes = messages.lanes(tier.rounds(8, 1000))
+    count = tier.rounds(200, 100_000)
     world.stop()
     world.use_codex(world.root / "no-codex")
     world.start()

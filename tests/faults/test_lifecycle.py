@@ -77,7 +77,7 @@ def test_upgrades_and_commands_at_once_leave_one_daemon_of_the_new_build(
     home: Dispatch, builds: tuple[Path, Path], tier: Tier, figures: Callable[..., None]
 ) -> None:
     old, new = (with_build(home, build) for build in builds)
-    rounds = tier.rounds(3, 50)
+    rounds = tier.rounds(1, 50)
     failed: list[str] = []
     leftover = 0
 
@@ -107,7 +107,7 @@ def test_upgrades_and_commands_at_once_leave_one_daemon_of_the_new_build(
 def test_a_stopped_daemon_leaves_no_process_and_no_socket(
     home: Dispatch, tier: Tier, figures: Callable[..., None]
 ) -> None:
-    rounds = tier.rounds(2, 50)
+    rounds = tier.rounds(1, 50)
     seconds: dict[str, list[float]] = {"idle": [], "loaded": []}
     leftover = 0
 
@@ -140,7 +140,7 @@ def test_a_stopped_daemon_leaves_no_process_and_no_socket(
 def test_a_stop_while_a_message_is_handed_over_leaves_no_delivery_unexplained(
     home: Dispatch, tier: Tier, figures: Callable[..., None]
 ) -> None:
-    rounds = tier.rounds(5, 200)
+    rounds = tier.rounds(3, 200)
     stopped_in: dict[str, int] = {}
     home.json("new", "lane", "--no-send")
     home.json("down")

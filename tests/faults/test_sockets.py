@@ -55,7 +55,7 @@ def daemons_of(home: Path) -> list[int]:
 def test_8_starters_at_once_over_a_stale_socket_make_one_daemon(
     home: Dispatch, tier: Any, figures: Callable[..., None]
 ) -> None:
-    rounds = tier.rounds(5, 500)
+    rounds = tier.rounds(2, 500)
     alive = []
 
     for _ in range(rounds):
