@@ -11,7 +11,7 @@ import pytest
 
 from dispatch_core.contracts.caller import HUMAN
 from dispatch_core.contracts.deliveries import Epoch, When
-from dispatch_core.contracts.records import ThreadSettings, TurnRecord, TurnStatus
+from dispatch_core.contracts.records import Message, ThreadSettings, TurnRecord, TurnStatus
 from dispatch_core.engine.events import EventBus
 from dispatch_core.engine.lanes import Lanes
 from dispatch_core.engine.steering import Patience
@@ -213,6 +213,48 @@ class World:
 
     async def interject(self, thread, message):
         return await self.send(thread, message, When.INTERJECT)
+
+    async def queued(self, thread, text, caller=HUMAN, **options):
+        """Accept a message that may wait."""
+        return await self.lanes.deliveries.send(
+            thread, Message(text=text), caller, when=When.IDLE, **options
+        )
+
+    async def becomes(self, delivery, wanted):
+        """Return a delivery, given as a record or an id, once it is in a state."""
+        delivery_id = getattr(delivery, "id", delivery)
+        async with self.events.subscribe(after=0) as events:
+            async for event in events:
+                if event.data.get("id") == delivery_id and event.data["state"] == wanted.value:
+                    break
+        return await self.delivery(delivery_id)
+
+    async def runs(self, thread):
+        """Return the turn that runs in a thread, once one does."""
+        lane = self.lanes._lanes[thread.key]
+        while lane.active is None or lane.submitting:
+            await lane.change()
+        return lane.active
+
+    async def busy(self):
+        """Return a thread in which a turn runs, and that turn."""
+        thread = await self.thread()
+        turn = await self.send(thread, Message(text="first"))
+        self.started(thread, turn.id)
+        return thread, turn
+
+    async def end_turn(self, thread):
+        """The turn of a thread that runs, or is about to, ends."""
+        self.completed(thread, await self.runs(thread))
+        await self.lanes.flush()
+
+    def said(self):
+        """Return the texts with which Codex was asked to start turns."""
+        return [
+            params["input"][0]["text"]
+            for method, params in self.codex.calls
+            if method == "turn/start"
+        ]
 
     async def delivery(self, delivery_id):
         await self.lanes.flush()

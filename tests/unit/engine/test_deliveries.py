@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dispatch_core.contracts.caller import HUMAN, Caller
-from dispatch_core.contracts.deliveries import DeliveryState, Verdict, When
+from dispatch_core.contracts.deliveries import DeliveryState, Verdict
 from dispatch_core.contracts.records import Message, ThreadStatus
 from dispatch_core.errors import (
     ActiveWriter,
@@ -28,51 +28,8 @@ pytestmark = pytest.mark.anyio
 AGENT = Caller(principal="agent:somebody", surface="mcp")
 
 
-async def queued(world, thread, text, caller=HUMAN, **options):
-    return await world.lanes.deliveries.send(
-        thread, Message(text=text), caller, when=When.IDLE, **options
-    )
-
-
 async def state(world, delivery):
     return (await world.delivery(delivery.id)).state
-
-
-async def becomes(world, delivery, wanted):
-    """Return the delivery once it is in a state."""
-    async with world.events.subscribe(after=0) as events:
-        async for event in events:
-            if event.data.get("id") == delivery.id and event.data["state"] == wanted.value:
-                break
-    return await world.delivery(delivery.id)
-
-
-async def runs(world, thread):
-    """Return the turn that runs in a thread, once one does."""
-    lane = world.lanes._lanes[thread.key]
-    while lane.active is None or lane.submitting:
-        await lane.change()
-    return lane.active
-
-
-async def busy(world):
-    """Return a thread in which a turn runs, and that turn."""
-    thread = await world.thread()
-    turn = await world.send(thread, Message(text="first"))
-    world.started(thread, turn.id)
-    return thread, turn
-
-
-async def end_turn(world, thread):
-    """The turn of a thread that runs, or is about to, ends."""
-    world.completed(thread, await runs(world, thread))
-    await world.lanes.flush()
-
-
-def said(world):
-    return [
-        params["input"][0]["text"] for method, params in world.codex.calls if method == "turn/start"
-    ]
 
 
 # -- order -------------------------------------------------------------------------------------------
@@ -80,16 +37,16 @@ def said(world):
 
 async def test_what_waits_is_sent_in_order_and_one_turn_each(world):
     async with world.running():
-        thread, _ = await busy(world)
-        waiting = [await queued(world, thread, text) for text in ("one", "two", "three")]
+        thread, _ = await world.busy()
+        waiting = [await world.queued(thread, text) for text in ("one", "two", "three")]
         early = [(await world.delivery(each.id)).state for each in waiting]
 
         for _ in range(4):
-            await end_turn(world, thread)
-        await becomes(world, waiting[-1], DeliveryState.DONE)
+            await world.end_turn(thread)
+        await world.becomes(waiting[-1], DeliveryState.DONE)
 
         assert early == [DeliveryState.QUEUED] * 3
-        assert said(world) == ["first", "one", "two", "three"]
+        assert world.said() == ["first", "one", "two", "three"]
         assert [await state(world, each) for each in waiting] == [DeliveryState.DONE] * 3
 
 
@@ -97,24 +54,24 @@ async def test_a_message_for_an_idle_thread_does_not_wait(world):
     async with world.running():
         thread = await world.thread()
 
-        delivery = await queued(world, thread, "hello")
+        delivery = await world.queued(thread, "hello")
 
-        assert await becomes(world, delivery, DeliveryState.SUBMITTED)
+        assert await world.becomes(delivery, DeliveryState.SUBMITTED)
 
 
 async def test_a_wait_lasts_until_nothing_waits_any_more(world):
     waited = []
     async with world.running() as tasks:
-        thread, _ = await busy(world)
-        await queued(world, thread, "last")
+        thread, _ = await world.busy()
+        await world.queued(thread, "last")
 
         async def wait():
             waited.append(await world.lanes.settled(thread))
 
         tasks.start_soon(wait)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
         early = list(waited)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
 
     assert early == []
     assert waited[0].status is ThreadStatus.IDLE
@@ -124,7 +81,7 @@ async def test_a_message_that_must_go_now_does_not_overtake_those_that_wait(worl
     async with world.running():
         thread = await world.thread()
         world.codex.up = False
-        await queued(world, thread, "waits for Codex")
+        await world.queued(thread, "waits for Codex")
 
         with pytest.raises(LaneHeld, match="1 message waits") as held:
             await world.send(thread, Message(text="now"))
@@ -136,52 +93,52 @@ async def test_an_accepted_message_waits_for_a_codex_that_is_down(world):
     async with world.running():
         thread = await world.thread()
         world.crash()
-        delivery = await queued(world, thread, "later")
+        delivery = await world.queued(thread, "later")
         await anyio.wait_all_tasks_blocked()
         early = await state(world, delivery)
 
         await world.restart()
 
         assert early is DeliveryState.QUEUED
-        assert await becomes(world, delivery, DeliveryState.SUBMITTED)
+        assert await world.becomes(delivery, DeliveryState.SUBMITTED)
 
 
 async def test_what_waits_is_sent_by_the_next_daemon(world):
     async with world.running():
-        thread, turn = await busy(world)
-        delivery = await queued(world, thread, "later")
+        thread, turn = await world.busy()
+        delivery = await world.queued(thread, "later")
     later = type(world)(world.storage)
     later.codex.generation += 1  # another process
     later.codex.store(thread.native_id, turn.id, "interrupted", turn.message_id, text="first")
 
     async with later.running():
-        assert await becomes(later, delivery, DeliveryState.SUBMITTED)
-        assert said(later) == ["later"]
+        assert await later.becomes(delivery, DeliveryState.SUBMITTED)
+        assert later.said() == ["later"]
 
 
 async def test_a_stopping_daemon_sends_nothing_more(world):
     async with world.running():
-        thread, _ = await busy(world)
-        delivery = await queued(world, thread, "later")
+        thread, _ = await world.busy()
+        delivery = await world.queued(thread, "later")
 
         world.lanes.stop_sending()
-        await end_turn(world, thread)
+        await world.end_turn(thread)
 
         assert await state(world, delivery) is DeliveryState.QUEUED
 
 
 async def test_an_archived_thread_keeps_what_waits_until_it_is_restored(world):
     async with world.running():
-        thread, _ = await busy(world)
-        delivery = await queued(world, thread, "later")
+        thread, _ = await world.busy()
+        delivery = await world.queued(thread, "later")
         world.say("thread/archived", thread)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
         early = await state(world, delivery)
 
         world.say("thread/unarchived", thread)
 
         assert early is DeliveryState.QUEUED
-        assert await becomes(world, delivery, DeliveryState.SUBMITTED)
+        assert await world.becomes(delivery, DeliveryState.SUBMITTED)
 
 
 # -- what keeps a message from being sent ------------------------------------------------------------
@@ -198,8 +155,8 @@ async def test_a_message_that_codex_is_too_busy_for_is_tried_again(world):
             return world.codex._turn_start(params)
 
         world.codex.on["turn/start"] = answer
-        delivery = await queued(world, thread, "patient")
-        sent = await becomes(world, delivery, DeliveryState.SUBMITTED)
+        delivery = await world.queued(thread, "patient")
+        sent = await world.becomes(delivery, DeliveryState.SUBMITTED)
 
         assert answers == []
         assert sent.attempt == 3
@@ -207,7 +164,7 @@ async def test_a_message_that_codex_is_too_busy_for_is_tried_again(world):
 
 async def test_a_message_waits_while_another_process_holds_the_thread(world):
     async with world.running():
-        thread, turn = await busy(world)
+        thread, turn = await world.busy()
         world.codex.store(thread.native_id, turn.id, "interrupted", turn.message_id)
         tries = 0
 
@@ -218,12 +175,12 @@ async def test_a_message_waits_while_another_process_holds_the_thread(world):
                 raise ActiveWriter("the thread")
             return world.codex._thread_resume(params)
 
-        await end_turn(world, thread)
+        await world.end_turn(thread)
         world.crash()
         world.codex.on["thread/resume"] = answer
-        delivery = await queued(world, thread, "patient")
+        delivery = await world.queued(thread, "patient")
         await world.restart()
-        sent = await becomes(world, delivery, DeliveryState.SUBMITTED)
+        sent = await world.becomes(delivery, DeliveryState.SUBMITTED)
 
         assert (sent.attempt, tries) == (1, 4)
 
@@ -237,29 +194,29 @@ async def test_a_message_that_codex_refuses_is_rejected_and_the_next_one_goes(wo
             raise CodexError("input_too_large")
 
         world.codex.on["turn/start"] = answer
-        first = await queued(world, thread, "refused", key="k")
-        second = await queued(world, thread, "fine")
-        rejected = await becomes(world, first, DeliveryState.REJECTED)
-        again = await queued(world, thread, "refused", key="k")
+        first = await world.queued(thread, "refused", key="k")
+        second = await world.queued(thread, "fine")
+        rejected = await world.becomes(first, DeliveryState.REJECTED)
+        again = await world.queued(thread, "refused", key="k")
 
         assert "input_too_large" in rejected.reason
-        assert await becomes(world, second, DeliveryState.SUBMITTED)
+        assert await world.becomes(second, DeliveryState.SUBMITTED)
         assert again.id != first.id
 
 
 async def test_a_message_whose_time_is_over_is_not_sent(world):
     async with world.running():
-        thread, _ = await busy(world)
+        thread, _ = await world.busy()
         soon = world.clock.now() + timedelta(minutes=1)
-        delivery = await queued(world, thread, "only today", expires_at=soon)
-        after = await queued(world, thread, "any time")
+        delivery = await world.queued(thread, "only today", expires_at=soon)
+        after = await world.queued(thread, "any time")
 
         world.clock.advance(minutes=2)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
 
-        assert await becomes(world, delivery, DeliveryState.EXPIRED)
-        assert await becomes(world, after, DeliveryState.SUBMITTED)
-        assert said(world) == ["first", "any time"]
+        assert await world.becomes(delivery, DeliveryState.EXPIRED)
+        assert await world.becomes(after, DeliveryState.SUBMITTED)
+        assert world.said() == ["first", "any time"]
 
 
 async def test_a_message_that_has_expired_already_is_refused(world):
@@ -267,7 +224,7 @@ async def test_a_message_that_has_expired_already_is_refused(world):
         thread = await world.thread()
 
         with pytest.raises(ValidationFailed, match="expire"):
-            await queued(world, thread, "too late", expires_at=world.clock.now())
+            await world.queued(thread, "too late", expires_at=world.clock.now())
 
 
 async def test_nothing_is_accepted_that_cannot_be_kept(world):
@@ -276,7 +233,7 @@ async def test_nothing_is_accepted_that_cannot_be_kept(world):
         world.storage.threads.broken = True
 
         with pytest.raises(StorageError):
-            await queued(world, thread, "lost?")
+            await world.queued(thread, "lost?")
 
         world.storage.threads.broken = False
         assert await world.storage.deliveries.head(thread.key) is None
@@ -287,11 +244,11 @@ async def test_nothing_is_accepted_that_cannot_be_kept(world):
 
 async def test_the_same_key_is_the_same_message(world):
     async with world.running():
-        thread, _ = await busy(world)
+        thread, _ = await world.busy()
 
-        first = await queued(world, thread, "once", key="k")
-        second = await queued(world, thread, "once", key="k")
-        other = await queued(world, thread, "once", AGENT, key="k")
+        first = await world.queued(thread, "once", key="k")
+        second = await world.queued(thread, "once", key="k")
+        other = await world.queued(thread, "once", AGENT, key="k")
 
         assert first.id == second.id
         assert other.id != first.id
@@ -307,16 +264,16 @@ async def test_a_key_is_kept_after_its_message_has_been_sent(world):
         second = await world.send(thread, Message(text="now"), key="k")
 
         assert second.message_id == first.message_id
-        assert said(world) == ["now"]
+        assert world.said() == ["now"]
 
 
 async def test_a_key_of_another_message_is_a_conflict(world):
     async with world.running():
-        thread, _ = await busy(world)
-        await queued(world, thread, "one", key="k")
+        thread, _ = await world.busy()
+        await world.queued(thread, "one", key="k")
 
         with pytest.raises(DeliveryConflict, match="another message"):
-            await queued(world, thread, "two", key="k")
+            await world.queued(thread, "two", key="k")
 
 
 async def test_many_senders_with_one_key_start_one_turn(world):
@@ -325,16 +282,16 @@ async def test_many_senders_with_one_key_start_one_turn(world):
         thread = await world.thread()
 
         async def send():
-            ids.add((await queued(world, thread, "once", key="k")).id)
+            ids.add((await world.queued(thread, "once", key="k")).id)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(50):
                 tasks.start_soon(send)
-        await runs(world, thread)
+        await world.runs(thread)
         await world.lanes.flush()
 
     assert len(ids) == 1
-    assert said(world) == ["once"]
+    assert world.said() == ["once"]
 
 
 # -- changes to what waits ---------------------------------------------------------------------------
@@ -342,22 +299,22 @@ async def test_many_senders_with_one_key_start_one_turn(world):
 
 async def test_what_waits_can_be_withdrawn_and_is_not_sent(world):
     async with world.running():
-        thread, _ = await busy(world)
-        delivery = await queued(world, thread, "no, wait")
+        thread, _ = await world.busy()
+        delivery = await world.queued(thread, "no, wait")
 
         cancelled = await world.lanes.deliveries.cancel(delivery, HUMAN)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
         await anyio.wait_all_tasks_blocked()
 
         assert cancelled.state is DeliveryState.CANCELLED
-        assert said(world) == ["first"]
+        assert world.said() == ["first"]
 
 
 async def test_what_was_sent_cannot_be_withdrawn_or_changed(world):
     async with world.running():
         thread = await world.thread()
-        stale = await queued(world, thread, "gone")
-        await becomes(world, stale, DeliveryState.SUBMITTED)
+        stale = await world.queued(thread, "gone")
+        await world.becomes(stale, DeliveryState.SUBMITTED)
         desk = world.lanes.deliveries
 
         with pytest.raises(DeliveryConflict):
@@ -372,38 +329,38 @@ async def test_what_was_sent_cannot_be_withdrawn_or_changed(world):
 
 async def test_what_waits_can_be_changed(world):
     async with world.running():
-        thread, _ = await busy(world)
-        delivery = await queued(world, thread, "typo")
+        thread, _ = await world.busy()
+        delivery = await world.queued(thread, "typo")
 
         await world.lanes.deliveries.edit(delivery, Message(text="correct"), HUMAN)
-        await end_turn(world, thread)
-        await becomes(world, delivery, DeliveryState.SUBMITTED)
+        await world.end_turn(thread)
+        await world.becomes(delivery, DeliveryState.SUBMITTED)
 
-        assert said(world) == ["first", "correct"]
+        assert world.said() == ["first", "correct"]
 
 
 async def test_what_waits_can_be_put_in_another_order(world):
     async with world.running():
-        thread, _ = await busy(world)
-        one, two, three = [await queued(world, thread, text) for text in ("1", "2", "3")]
+        thread, _ = await world.busy()
+        one, two, three = [await world.queued(thread, text) for text in ("1", "2", "3")]
         desk = world.lanes.deliveries
 
         await desk.reorder(three, before=one)
         queue = await desk.reorder(one, before=None)
         for _ in range(3):
-            await end_turn(world, thread)
-        await becomes(world, one, DeliveryState.SUBMITTED)
+            await world.end_turn(thread)
+        await world.becomes(one, DeliveryState.SUBMITTED)
 
         assert [each.id for each in queue] == [three.id, two.id, one.id]
-        assert said(world) == ["first", "3", "2", "1"]
+        assert world.said() == ["first", "3", "2", "1"]
 
 
 async def test_a_message_is_not_put_into_the_queue_of_another_thread(world):
     async with world.running():
-        thread, _ = await busy(world)
-        mine = await queued(world, thread, "mine")
+        thread, _ = await world.busy()
+        mine = await world.queued(thread, "mine")
         world.codex.up = False
-        other = await queued(world, await _second(world), "other")
+        other = await world.queued(await _second(world), "other")
 
         with pytest.raises(DeliveryConflict, match="another thread"):
             await world.lanes.deliveries.reorder(mine, before=other)
@@ -421,7 +378,7 @@ async def _second(world):
 
 async def test_a_delivery_is_found_by_the_beginning_of_its_id(world):
     async with world.running():
-        _, turn = await busy(world)
+        _, turn = await world.busy()
         desk = world.lanes.deliveries
 
         assert (await desk.get(turn.message_id[:-1])).id == turn.message_id
@@ -450,7 +407,7 @@ async def doubtful(world, lost_answer):
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown) as caught:
             await world.send(thread, Message(text="doubtful"))
-        second = await queued(world, thread, "second")
+        second = await world.queued(thread, "second")
         await world.restart()
         return thread, await world.delivery(caught.value.details["delivery"]), second
 
@@ -461,8 +418,8 @@ async def test_doubt_holds_its_own_thread_and_no_other(world, doubtful):
     async with world.running():
         thread, doubt, second = await doubtful()
 
-        other = await queued(world, await world.thread("other"), "unaffected")
-        sent = await becomes(world, other, DeliveryState.SUBMITTED)
+        other = await world.queued(await world.thread("other"), "unaffected")
+        sent = await world.becomes(other, DeliveryState.SUBMITTED)
 
         assert sent is not None
         assert doubt.state is DeliveryState.UNKNOWN
@@ -483,13 +440,13 @@ async def test_a_person_decides_and_the_thread_goes_on(world, doubtful, verdict,
         thread, doubt, second = await doubtful()
 
         await world.lanes.deliveries.resolve(doubt, verdict, HUMAN)
-        await end_turn(world, await world.stored(thread))
+        await world.end_turn(await world.stored(thread))
         if verdict is Verdict.RESEND:
-            await end_turn(world, await world.stored(thread))
-        await becomes(world, second, DeliveryState.DONE)
+            await world.end_turn(await world.stored(thread))
+        await world.becomes(second, DeliveryState.DONE)
 
         assert await state(world, doubt) is after
-        assert said(world) == sent
+        assert world.said() == sent
 
 
 async def test_an_agent_does_not_decide(world, doubtful):
@@ -504,7 +461,7 @@ async def test_an_agent_does_not_decide(world, doubtful):
 
 async def test_what_is_not_in_doubt_is_not_decided(world):
     async with world.running():
-        _, turn = await busy(world)
+        _, turn = await world.busy()
         delivery = await world.delivery(turn.message_id)
 
         with pytest.raises(DeliveryConflict, match="nothing about it is in doubt"):
@@ -513,15 +470,15 @@ async def test_what_is_not_in_doubt_is_not_decided(world):
 
 async def test_what_has_ended_can_be_sent_once_more_as_a_new_message(world):
     async with world.running():
-        thread, turn = await busy(world)
-        await end_turn(world, thread)
+        thread, turn = await world.busy()
+        await world.end_turn(thread)
         done = await world.delivery(turn.message_id)
 
         again = await world.lanes.deliveries.requeue(done, HUMAN)
-        await becomes(world, again, DeliveryState.SUBMITTED)
+        await world.becomes(again, DeliveryState.SUBMITTED)
 
         assert (again.retry_of, again.id != done.id) == (done.id, True)
-        assert said(world) == ["first", "first"]
+        assert world.said() == ["first", "first"]
         assert await state(world, done) is DeliveryState.DONE
 
 
@@ -529,10 +486,10 @@ async def test_every_change_of_a_delivery_is_told_after_it_is_recorded(world):
     told = []
     async with world.running():
         thread = await world.thread()
-        delivery = await queued(world, thread, "hello")
-        await becomes(world, delivery, DeliveryState.SUBMITTED)
-        await end_turn(world, thread)
-        await becomes(world, delivery, DeliveryState.DONE)
+        delivery = await world.queued(thread, "hello")
+        await world.becomes(delivery, DeliveryState.SUBMITTED)
+        await world.end_turn(thread)
+        await world.becomes(delivery, DeliveryState.DONE)
         told = [e.data for e in world.events._ring if e.kind.value == "delivery.changed"]
 
     assert [each["state"] for each in told] == ["queued", "sending", "submitted", "done"]

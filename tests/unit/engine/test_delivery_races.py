@@ -23,49 +23,6 @@ from dispatch_core.errors import (
 pytestmark = pytest.mark.anyio
 
 
-async def queued(world, thread, text, **options):
-    return await world.lanes.deliveries.send(
-        thread, Message(text=text), HUMAN, when=When.IDLE, **options
-    )
-
-
-async def becomes(world, delivery_id, wanted):
-    """Return the delivery once it is in a state."""
-    async with world.events.subscribe(after=0) as events:
-        async for event in events:
-            if event.data.get("id") == delivery_id and event.data["state"] == wanted.value:
-                break
-    return await world.delivery(delivery_id)
-
-
-async def runs(world, thread):
-    """Return the turn that runs in a thread, once one does."""
-    lane = world.lanes._lanes[thread.key]
-    while lane.active is None or lane.submitting:
-        await lane.change()
-    return lane.active
-
-
-async def busy(world):
-    """Return a thread in which a turn runs, and that turn."""
-    thread = await world.thread()
-    turn = await world.send(thread, Message(text="first"))
-    world.started(thread, turn.id)
-    return thread, turn
-
-
-async def end_turn(world, thread):
-    """The turn of a thread that runs, or is about to, ends."""
-    world.completed(thread, await runs(world, thread))
-    await world.lanes.flush()
-
-
-def said(world):
-    return [
-        params["input"][0]["text"] for method, params in world.codex.calls if method == "turn/start"
-    ]
-
-
 def lane_of(world, thread):
     return world.lanes._lanes[thread.key]
 
@@ -88,9 +45,9 @@ async def in_doubt(world, thread, text="doubtful", **options):
 
 async def loading(world, gate, *texts):
     """Queue messages for a thread that Codex takes its time to load; return thread, messages and the gate it waits at."""
-    thread, turn = await busy(world)
+    thread, turn = await world.busy()
     world.codex.store(thread.native_id, turn.id, "completed", turn.message_id, text="first")
-    await end_turn(world, thread)
+    await world.end_turn(thread)
     lane_of(world, thread).generation = None  # Codex has unloaded it
     hold = gate()
 
@@ -99,7 +56,7 @@ async def loading(world, gate, *texts):
         return world.codex._thread_resume(params)
 
     world.codex.on["thread/resume"] = load
-    messages = [await queued(world, thread, text) for text in texts]
+    messages = [await world.queued(thread, text) for text in texts]
     await hold.reached.wait()
     return thread, messages, hold
 
@@ -110,9 +67,9 @@ async def test_the_text_that_is_sent_is_the_one_it_was_changed_to(world, gate):
 
         await world.lanes.deliveries.edit(delivery, Message(text="correct"), HUMAN)
         hold.open()
-        sent = await becomes(world, delivery.id, DeliveryState.SUBMITTED)
+        sent = await world.becomes(delivery.id, DeliveryState.SUBMITTED)
 
-        assert said(world) == ["first", "correct"]
+        assert world.said() == ["first", "correct"]
         assert sent.message == Message(text="correct")
 
 
@@ -122,17 +79,17 @@ async def test_the_order_that_was_given_last_is_the_one_that_is_kept(world, gate
 
         await world.lanes.deliveries.reorder(one, before=None)
         hold.open()
-        await becomes(world, two.id, DeliveryState.SUBMITTED)
-        await end_turn(world, thread)
-        await becomes(world, one.id, DeliveryState.SUBMITTED)
+        await world.becomes(two.id, DeliveryState.SUBMITTED)
+        await world.end_turn(thread)
+        await world.becomes(one.id, DeliveryState.SUBMITTED)
 
-        assert said(world) == ["first", "two", "one"]
+        assert world.said() == ["first", "two", "one"]
 
 
 async def test_a_message_whose_time_is_over_when_its_thread_is_loaded_is_not_sent(world, gate):
     async with world.running():
-        thread, turn = await busy(world)
-        await end_turn(world, thread)
+        thread, turn = await world.busy()
+        await world.end_turn(thread)
         world.codex.store(thread.native_id, turn.id, "completed", turn.message_id, text="first")
         lane_of(world, thread).generation = None
         hold = gate()
@@ -143,20 +100,20 @@ async def test_a_message_whose_time_is_over_when_its_thread_is_loaded_is_not_sen
 
         world.codex.on["thread/resume"] = load
         soon = world.clock.now() + timedelta(minutes=1)
-        delivery = await queued(world, thread, "only now", expires_at=soon)
+        delivery = await world.queued(thread, "only now", expires_at=soon)
         await hold.reached.wait()
 
         world.clock.advance(minutes=2)
         hold.open()
 
-        assert await becomes(world, delivery.id, DeliveryState.EXPIRED)
-        assert said(world) == ["first"]
+        assert await world.becomes(delivery.id, DeliveryState.EXPIRED)
+        assert world.said() == ["first"]
 
 
 async def test_a_message_that_was_accepted_before_is_not_overtaken(world, gate):
     async with world.running() as tasks:
-        thread, turn = await busy(world)
-        await end_turn(world, thread)
+        thread, turn = await world.busy()
+        await world.end_turn(thread)
         world.codex.store(thread.native_id, turn.id, "completed", turn.message_id, text="first")
         lane_of(world, thread).generation = None
         hold, refused = gate(), []
@@ -174,11 +131,11 @@ async def test_a_message_that_was_accepted_before_is_not_overtaken(world, gate):
         world.codex.on["thread/resume"] = load
         tasks.start_soon(send_now)
         await hold.reached.wait()
-        delivery = await queued(world, thread, "accepted first")
+        delivery = await world.queued(thread, "accepted first")
         hold.open()
-        await becomes(world, delivery.id, DeliveryState.SUBMITTED)
+        await world.becomes(delivery.id, DeliveryState.SUBMITTED)
 
-        assert said(world) == ["first", "accepted first"]
+        assert world.said() == ["first", "accepted first"]
         assert len(refused) == 1
 
 
@@ -191,7 +148,7 @@ async def test_a_stopping_daemon_does_not_send_what_it_was_about_to_send(world, 
         await anyio.wait_all_tasks_blocked()
 
         assert (await world.delivery(delivery.id)).state is DeliveryState.QUEUED
-        assert said(world) == ["first"]
+        assert world.said() == ["first"]
 
 
 # -- the courier goes on -------------------------------------------------------------------------------
@@ -215,10 +172,10 @@ class Meddling:
 
 async def test_a_message_that_is_withdrawn_as_it_expires_does_not_stop_the_others(world):
     async with world.running():
-        thread, _ = await busy(world)
+        thread, _ = await world.busy()
         soon = world.clock.now() + timedelta(minutes=1)
-        short = [await queued(world, thread, "only today", expires_at=soon) for _ in range(3)]
-        after = await queued(world, thread, "any time")
+        short = [await world.queued(thread, "only today", expires_at=soon) for _ in range(3)]
+        after = await world.queued(thread, "any time")
 
         async def withdraw(current):
             await world.lanes.deliveries.cancel(current, HUMAN)
@@ -226,19 +183,19 @@ async def test_a_message_that_is_withdrawn_as_it_expires_does_not_stop_the_other
         meddling = Meddling(world.storage.deliveries, DeliveryState.EXPIRED, withdraw, 3)
         world.lanes._ledger._store = meddling
         world.clock.advance(minutes=2)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
 
-        assert await becomes(world, after.id, DeliveryState.SUBMITTED)
+        assert await world.becomes(after.id, DeliveryState.SUBMITTED)
         states = {(await world.delivery(each.id)).state for each in short}
         assert states == {DeliveryState.CANCELLED}
 
 
 async def test_a_registry_that_cannot_be_written_for_a_moment_stops_nobody(world):
     async with world.running():
-        thread, _ = await busy(world)
+        thread, _ = await world.busy()
         soon = world.clock.now() + timedelta(minutes=1)
-        short = await queued(world, thread, "only today", expires_at=soon)
-        after = await queued(world, thread, "any time")
+        short = await world.queued(thread, "only today", expires_at=soon)
+        after = await world.queued(thread, "any time")
 
         async def fail(current):
             raise StorageError("the disk is full", hint="make room")
@@ -246,16 +203,16 @@ async def test_a_registry_that_cannot_be_written_for_a_moment_stops_nobody(world
         meddling = Meddling(world.storage.deliveries, DeliveryState.EXPIRED, fail, 3)
         world.lanes._ledger._store = meddling
         world.clock.advance(minutes=2)
-        await end_turn(world, thread)
+        await world.end_turn(thread)
 
-        assert await becomes(world, short.id, DeliveryState.EXPIRED)
-        assert await becomes(world, after.id, DeliveryState.SUBMITTED)
+        assert await world.becomes(short.id, DeliveryState.EXPIRED)
+        assert await world.becomes(after.id, DeliveryState.SUBMITTED)
 
 
 async def test_a_write_that_failed_and_was_durable_costs_nothing(world):
     async with world.running():
-        thread, turn = await busy(world)
-        after = await queued(world, thread, "next")
+        thread, turn = await world.busy()
+        after = await world.queued(thread, "next")
 
         class Lying:
             def __getattr__(self, name):
@@ -268,9 +225,9 @@ async def test_a_write_that_failed_and_was_durable_costs_nothing(world):
 
         world.lanes._registrar._retry = 0.01
         world.lanes._ledger._store = Lying()
-        await end_turn(world, thread)
+        await world.end_turn(thread)
 
-        assert await becomes(world, after.id, DeliveryState.SUBMITTED)
+        assert await world.becomes(after.id, DeliveryState.SUBMITTED)
         assert (await world.delivery(turn.message_id)).state is DeliveryState.DONE
 
 
@@ -310,10 +267,10 @@ async def test_doubt_outlives_a_turn_of_somebody_else(world):
 
         world.crash()
         await world.restart()
-        sent = await becomes(world, doubtful, DeliveryState.SUBMITTED)
+        sent = await world.becomes(doubtful, DeliveryState.SUBMITTED)
 
         assert sent.attempt == 2
-        assert said(world) == ["doubtful", "doubtful"]
+        assert world.said() == ["doubtful", "doubtful"]
 
 
 async def test_a_message_in_doubt_is_found_before_a_turn_of_somebody_else(world):
@@ -348,7 +305,7 @@ async def test_the_next_daemon_finds_it_there_as_well(world):
         found = await later.delivery(doubtful)
 
     assert (found.state, found.turn_id) == (DeliveryState.DONE, "turn-x")
-    assert said(later) == []
+    assert later.said() == []
 
 
 async def test_a_turn_that_begins_while_history_is_read_is_not_forgotten(world, gate):
@@ -368,20 +325,20 @@ async def test_a_turn_that_begins_while_history_is_read_is_not_forgotten(world, 
         await hold.reached.wait()
         world.started(thread, "goal-1")  # an active goal goes on as soon as its thread is loaded
         hold.open()
-        await becomes(world, doubtful, DeliveryState.QUEUED)
+        await world.becomes(doubtful, DeliveryState.QUEUED)
         await anyio.wait_all_tasks_blocked()
-        early = said(world)
+        early = world.said()
 
         world.completed(thread, "goal-1")
-        await becomes(world, doubtful, DeliveryState.SUBMITTED)
+        await world.becomes(doubtful, DeliveryState.SUBMITTED)
 
         assert early == ["doubtful"]
-        assert said(world) == ["doubtful", "doubtful"]
+        assert world.said() == ["doubtful", "doubtful"]
 
 
 async def test_what_was_heard_to_run_is_not_repeated_when_its_history_is_lost(world):
     async with world.running():
-        thread, turn = await busy(world)
+        thread, turn = await world.busy()
         world.user_message(thread, turn.id, turn.message_id)
         world.answer(thread, turn.id, "on it")
 
@@ -389,7 +346,7 @@ async def test_what_was_heard_to_run_is_not_repeated_when_its_history_is_lost(wo
         await world.restart()
 
         assert (await world.delivery(turn.message_id)).state is DeliveryState.UNKNOWN
-        assert said(world) == ["first"]
+        assert world.said() == ["first"]
 
 
 async def test_an_ephemeral_thread_takes_what_is_in_doubt_with_it(world):
@@ -410,7 +367,7 @@ async def test_a_recovery_that_fails_leaves_nobody_waiting(world):
     async with world.running():
         thread = await world.thread()
         world.crash()
-        delivery = await queued(world, thread, "later")
+        delivery = await world.queued(thread, "later")
         await anyio.wait_all_tasks_blocked()
 
         async def fail(**_):
@@ -420,7 +377,7 @@ async def test_a_recovery_that_fails_leaves_nobody_waiting(world):
         with pytest.raises(StorageError):
             await world.restart()
 
-        assert await becomes(world, delivery.id, DeliveryState.SUBMITTED)
+        assert await world.becomes(delivery.id, DeliveryState.SUBMITTED)
 
 
 # -- answers -------------------------------------------------------------------------------------------
@@ -463,14 +420,14 @@ async def test_what_may_be_possible_later_is_not_refused_for_good(world, error):
             return {"thread": {"id": params["threadId"]}}
 
         world.codex.on |= {"turn/start": answer, "thread/resume": load}
-        delivery = await queued(world, thread, "patient")
+        delivery = await world.queued(thread, "patient")
         lane = lane_of(world, thread)
         while not isinstance(error, ActiveWriter) and not lane.archived:
             await lane.change()
         world.say("thread/unarchived", thread)
-        await becomes(world, delivery.id, DeliveryState.SUBMITTED)
+        await world.becomes(delivery.id, DeliveryState.SUBMITTED)
 
-        assert said(world)[-1] == "patient"
+        assert world.said()[-1] == "patient"
 
 
 # -- interjections and keys ----------------------------------------------------------------------------
@@ -478,8 +435,8 @@ async def test_what_may_be_possible_later_is_not_refused_for_good(world, error):
 
 async def test_an_interjection_passes_those_that_wait(world):
     async with world.running() as tasks:
-        thread, first = await busy(world)
-        waiting = await queued(world, thread, "waits")
+        thread, first = await world.busy()
+        waiting = await world.queued(thread, "waits")
 
         async def interrupt(params):
             world.completed(thread, params["turnId"], "interrupted")
@@ -487,17 +444,17 @@ async def test_an_interjection_passes_those_that_wait(world):
 
         world.codex.on["turn/interrupt"] = interrupt
         second = await world.interject(thread, Message(text="at once"))
-        tasks.start_soon(end_turn, world, thread)
-        await becomes(world, second.message_id, DeliveryState.DONE)
-        await becomes(world, waiting.id, DeliveryState.SUBMITTED)
+        tasks.start_soon(world.end_turn, thread)
+        await world.becomes(second.message_id, DeliveryState.DONE)
+        await world.becomes(waiting.id, DeliveryState.SUBMITTED)
 
-        assert said(world) == ["first", "at once", "waits"]
+        assert world.said() == ["first", "at once", "waits"]
         assert (await world.delivery(first.message_id)).state is DeliveryState.INTERRUPTED
 
 
 async def test_an_interjection_that_is_repeated_does_not_interrupt_itself(world, gate):
     async with world.running():
-        thread, _ = await busy(world)
+        thread, _ = await world.busy()
         hold, ids = gate(), []
 
         async def interrupt(params):
@@ -544,14 +501,14 @@ async def test_a_message_that_is_repeated_while_it_is_sent_is_the_same_message(w
 
         assert len(ids) == 5
         assert len(set(ids)) == 1
-        assert said(world) == ["once"]
+        assert world.said() == ["once"]
 
 
 async def test_a_key_of_a_message_with_other_pictures_is_a_conflict(world, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     async with world.running():
-        thread, _ = await busy(world)
+        thread, _ = await world.busy()
         picture = Message(text="what is this?", images=(Image(path=str(tmp_path / "a.png")),))
         other = Message(text="what is this?", images=(Image(path=str(tmp_path / "b.png")),))
         await world.send(thread, picture, When.IDLE, key="k")
