@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from dispatch_core.contracts.surface import OpCaller, OpInfo, OpReply, Surface, SurfaceSession
     from dispatch_core.contracts.thread_view import ThreadView, TurnView, thread_view, turn_view
     from dispatch_core.contracts.trigger import Firing, TriggerConfig, TriggerKind
-    from dispatch_core.contracts.view import View, glyph, printable, safe_block
+    from dispatch_core.contracts.view import View, glyph, printable, safe_block, visible
     from dispatch_core.errors import (
         ActiveWriter,
         AmbiguousSelector,
@@ -250,6 +250,7 @@ __all__ = [
     "thread_view",
     "turn_view",
     "unmarked",
+    "visible",
 ]
 
 # Where the names are, what is cheap to import first.

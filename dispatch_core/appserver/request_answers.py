@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 ACCEPT, DECLINE, CANCEL, ANSWER = "accept", "decline", "cancel", "answer"
 NOBODY = "nobody answered for dispatch; the request was declined"
-HOST_ONLY = "dispatch does not do this for Codex"
 OLD = frozenset({"applyPatchApproval", "execCommandApproval"})
 TEXT, IMAGE, AUDIO = "inputText", "inputImage", "inputAudio"
 PARTS = {TEXT: "text", IMAGE: "imageUrl", AUDIO: "audioUrl"}

@@ -19,8 +19,9 @@ class DeliveryState(StrEnum):
 
     QUEUED: accepted, nothing was sent. SENDING: recorded as about to be handed to Codex; it may have been. SUBMITTED: Codex
     answered with a turn. RUNNING: the turn runs. DONE, FAILED, INTERRUPTED: how that turn ended. REJECTED: Codex or we refused
-    it; nothing ran. DEAD: given up after Codex died with it again and again. CANCELLED: withdrawn by a person before it was
-    sent. EXPIRED: its time was over before it was sent. UNKNOWN: it cannot be told whether it ran; a person decides.
+    it; nothing ran. DEAD: given up after Codex died with it again and again, or had it many times and never ran it. CANCELLED:
+    withdrawn before it was sent, or given up by a person when it was UNKNOWN. EXPIRED: its time was over before it was sent.
+    UNKNOWN: it cannot be told whether it ran; a person decides.
     """
 
     QUEUED = "queued"
@@ -161,7 +162,7 @@ class DeliveryStore(Protocol):
         """Store a new delivery behind all others of its thread and return it with its position.
 
         When its (principal, key) is taken, nothing is stored and the delivery that has the key is returned: compare the ids.
-        Raises StorageError, and LookupError when there is no such thread.
+        Raises StorageError, also when it is in flight as another of its thread is, and LookupError when there is no such thread.
         """
         ...
 
@@ -250,10 +251,6 @@ class Deliveries(Protocol):
 
     def waiting(self, thread: str) -> int:
         """Return how many messages are QUEUED for the thread with this key; asks nobody."""
-        ...
-
-    async def get(self, selector: str) -> DeliveryRecord:
-        """Return the delivery with this id, or a unique beginning of it of at least 6 characters. Raises DeliveryNotFound."""
         ...
 
     async def cancel(self, delivery: DeliveryRecord, caller: Caller) -> DeliveryRecord:

@@ -210,7 +210,11 @@ class Requests(Protocol):
     async def list(
         self, caller: Caller, wanted: RequestFilter, limit: int, *, after: str | None = None
     ) -> tuple[RequestRecord, ...]:
-        """Return requests, the latest deadline first; an agent gets those of its own thread. after: the id of the last one."""
+        """Return requests, the latest deadline first; an agent gets those of its own thread.
+
+        after: the id of the last one of the page before. Raises ValidationFailed when there is none with that id, and
+        AuthorityDenied for an agent that asks for another thread.
+        """
         ...
 
     def choices(self, request: RequestRecord) -> tuple[RequestChoice, ...]:

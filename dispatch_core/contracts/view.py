@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 GAP = 2
 NARROWEST = 9  # columns below which no column is shortened
 PAINT = re.compile(r"\x1b\[[0-9;]*m")  # what paint puts around a text
+HIDDEN = frozenset(
+    {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+)  # act on a terminal, or are not to be seen
 UNSAFE = frozenset(
     {"Cc", "Cf", "Cs", "Zl", "Zp"}
 )  # categories that move the cursor or cannot be written
@@ -210,6 +213,17 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(" " if category(char) in UNSAFE else char for char in text)
+
+
+def visible(text: str) -> str:
+    """Return text on one line, with what cannot be seen, or moves what can, written as Python escapes it."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(char) if category(char) in HIDDEN else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def safe_block(text: str) -> str:

@@ -20,7 +20,7 @@ class Health:
 
     state: starting, ready or degraded; reason and fix: why it is not ready, and what to do. notes: what Codex warned of when it
     started. server, epoch, started_at, pulse, rss_bytes: of the running app-server. last_exit: why the one before ended.
-    next_try: when it is started again, on the monotonic clock.
+    uptime_from, next_try: when it was started, and is started again, on the monotonic clock.
     """
 
     state: str = "starting"
@@ -33,6 +33,7 @@ class Health:
     server: AppServer | None = None
     epoch: Epoch | None = None
     started_at: datetime | None = None
+    uptime_from: float | None = None
     pulse: Pulse | None = None
     rss_bytes: int | None = None
     restarts: Restarts | None = None
@@ -45,20 +46,26 @@ class Health:
         """The running app-server."""
         return self.server.pid if self.server else None
 
+    @property
+    def uptime(self) -> float | None:
+        """For how long the app-server has run, in seconds, whatever the clock on the wall was set to."""
+        return None if self.uptime_from is None else time.monotonic() - self.uptime_from
+
     def began(self, server: AppServer, epoch: Epoch) -> None:
         """An app-server runs."""
         self.server, self.epoch, self.started_at = server, epoch, datetime.now(UTC)
-        self.next_try = None
+        self.uptime_from, self.next_try = time.monotonic(), None
 
     def beat(self, rss_bytes: int | None) -> None:
         """It has answered a heartbeat."""
         self.rss_bytes = rss_bytes
-        if self.restarts and self.started_at:
-            self.restarts.lasted((datetime.now(UTC) - self.started_at).total_seconds())
+        if self.restarts and self.uptime is not None:
+            self.restarts.lasted(self.uptime)
 
     def gone(self) -> None:
         """It does not run any more."""
-        self.server = self.epoch = self.started_at = self.pulse = self.rss_bytes = None
+        self.server = self.epoch = self.started_at = self.uptime_from = None
+        self.pulse = self.rss_bytes = None
 
     def ended(self, reason: str) -> None:
         """It has ended by itself, or could not be started."""
@@ -67,7 +74,6 @@ class Health:
     def codex(self) -> dict[str, Any]:
         """Return the app-server's part of ``daemon status``, as JSON."""
         started = self.started_at
-        uptime = (datetime.now(UTC) - started).total_seconds() if started else None
         return {
             "state": self.state,
             "version": self.version,
@@ -75,7 +81,7 @@ class Health:
             "source": self.source,
             "pid": self.pid,
             "started_at": started.isoformat() if started else None,
-            "uptime": uptime,
+            "uptime": self.uptime,
             "epoch": str(self.epoch) if self.epoch else None,
             "generation": self.epoch.generation if self.epoch else None,
             "rss_bytes": self.rss_bytes,

@@ -66,7 +66,7 @@ ATTENTION = 2.0  # seconds a question of Codex must stand before a person is sai
 
 
 class Lanes:
-    """All managed threads. ``run`` owns the task that carries what is heard into the registry.
+    """All managed threads. ``run`` owns the tasks that send what waits, and that carry what is heard into the registry.
 
     attention: seconds a question of Codex must stand before a wait ends with it; most are answered at once. booted_at: when the
     machine was started, and boot names that start; that history has no trace of what was sent before then proves nothing.
@@ -94,7 +94,9 @@ class Lanes:
         self._clock = clock
         self._link = link
         self._attention = attention
-        self._ledger = Ledger(storage.deliveries, events, clock, self._wake)
+        self._ledger = Ledger(
+            storage.deliveries, events, clock, on_free=self._wake, on_unqueued=self._touch
+        )
         self._registrar = Registrar(storage.threads, events, clock, follow=self._ledger.follow)
         self._roster = Roster(self._registrar, clock)
         self._lanes = self._roster.lanes
@@ -362,20 +364,10 @@ class Lanes:
             raise
         self._courier.ready()
 
-    async def open(self) -> None:
-        """Take up what a former daemon had on its way, and what is in doubt."""
-        await self._ledger.open()
-        for record in await self._storage.deliveries.in_flight():
-            await self._board(record)
-        doubtful = DeliveryFilter(states=frozenset({DeliveryState.UNKNOWN}))
-        for record in await self._storage.deliveries.list(doubtful, limit=1_000_000):
-            if thread := await self._storage.threads.get(record.thread):
-                self._roster.lane(thread).held = record.id
-
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Send what waits, and carry what was heard into the registry, then publish it, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            await self.open()
+            await self._take_up()
             await tasks.start(self._courier.run)
             tasks.start_soon(self._recovery.watch)
             tasks.start_soon(collect_for_ever, self._storage.deliveries, self._clock)
@@ -385,6 +377,21 @@ class Lanes:
 
     def _wake(self, key: str) -> None:
         self._courier.wake(key)
+
+    def _touch(self, key: str) -> None:
+        if lane := self._lanes.get(key):
+            lane.touch()
+
+    async def _take_up(self) -> None:
+        """Take up what a former daemon had on its way, and what is in doubt."""
+        await self._ledger.open()
+        for record in await self._storage.deliveries.in_flight():
+            await self._board(record)
+        doubtful = DeliveryFilter(states=frozenset({DeliveryState.UNKNOWN}))
+        # Newest first, so that of several the oldest remains: the one that the store's head names.
+        for record in await self._storage.deliveries.list(doubtful, limit=1_000_000):
+            if thread := await self._storage.threads.get(record.thread):
+                self._roster.lane(thread).held = record.id
 
     async def _board(self, record: DeliveryRecord) -> None:
         """A delivery was on its way when the former daemon ended: whether it ran, history has to say."""

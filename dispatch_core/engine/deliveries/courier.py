@@ -16,7 +16,6 @@ from dispatch_core.engine.refusals import check_directory
 from dispatch_core.errors import (
     ActiveWriter,
     AuthorityDenied,
-    CodexError,
     CodexOverloaded,
     CodexUnavailable,
     DeliveryConflict,
@@ -42,13 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = (
-    10.0  # seconds after which history is asked again about a message that Codex has not answered
-)
-PAUSES = (
-    0.5,
-    30.0,
-)  # seconds between two tries of a message that cannot go now: the first and the longest
+# Seconds between two tries of a message that cannot go now: the first and the longest.
+PAUSES = (0.5, 30.0)
 
 
 class Courier:
@@ -141,7 +135,7 @@ class Courier:
         if thread is None:
             return False
         lane = self._roster.lane(thread)
-        await self._free(thread, lane)
+        await self._free(lane)
         if self.stopped:
             return False
         head = await self._store.head(key)
@@ -154,26 +148,13 @@ class Courier:
             return True
         return await self._send(thread, lane, head)
 
-    async def _look_back(self, thread: ThreadRecord, lane: Lane) -> None:
-        """Ask history about a message that Codex has not answered."""
-        try:
-            async with lane.lock:
-                await self._recovery.look_back(thread, lane)
-        except (CodexError, OutcomeUnknown) as error:
-            log.info("thread %s: what is on its way stays in doubt: %s", thread.ref, error)
-
-    async def _free(self, thread: ThreadRecord, lane: Lane) -> None:
+    async def _free(self, lane: Lane) -> None:
         """Wait until Codex is there, and nothing runs or is in doubt in a lane, and it is not put away."""
         while not self.stopped:
             if self._link.epoch is None:
                 await self._ready.wait()
             elif not self._taken(lane):
                 return
-            elif lane.unresolved and not self._recovery.ahead:
-                with anyio.move_on_after(LOOK_AGAIN) as patience:
-                    await lane.change()
-                if patience.cancelled_caught:
-                    await self._look_back(thread, lane)
             else:
                 await lane.change()
 
@@ -252,6 +233,7 @@ class Courier:
         self, record: DeliveryRecord, state: DeliveryState, why: str, **changes: Any
     ) -> None:
         now = self._clock.now()
+        self._pauses_of.pop(record.thread, None)
         await self._ledger.move(
             record, state, evidence="daemon", reason=why, ended_at=now, **changes
         )

@@ -1,16 +1,17 @@
-"""Where messages are accepted, looked up, changed while they wait, and decided about when nobody can tell what became of them."""
+"""Where messages are accepted, changed while they wait, and decided about when nobody can tell what became of them."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from dispatch_core import failpoints
 from dispatch_core.contracts.deliveries import DeliveryRecord, DeliveryState, Verdict, When
+from dispatch_core.engine.deliveries.decisions import Decisions
 from dispatch_core.engine.deliveries.ledger import conflict
 from dispatch_core.engine.deliveries.reconciliation import digest
 from dispatch_core.engine.ids import uuid7
@@ -18,8 +19,6 @@ from dispatch_core.engine.refusals import check_directory, in_doubt
 from dispatch_core.engine.steering import unclaimed
 from dispatch_core.engine.texts import check_message
 from dispatch_core.errors import (
-    AmbiguousSelector,
-    AuthorityDenied,
     DeliveryConflict,
     DeliveryNotFound,
     DiskFull,
@@ -47,20 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNSENT: dict[str, Any] = {
-    "attempt": 0,
-    "deaths": 0,
-    "epoch": None,
-    "turn_id": None,
-    "merged": False,
-    "evidence": None,
-    "reason": None,
-    "expires_at": None,
-    "claimed_at": None,
-    "ended_at": None,
-}
-PREFIX_LENGTH = 6  # characters of an id that are enough if only one delivery has them
-
 
 class DeliveryDesk:
     """The Deliveries of the op context. finding_out: seconds a sender waits for what became of a message in doubt."""
@@ -86,6 +71,7 @@ class DeliveryDesk:
         self._ledger = ledger
         self._courier = courier
         self._finding_out = finding_out
+        self._decisions = Decisions(storage.deliveries, ledger, clock)
 
     async def send(  # noqa: PLR0913 -- as the contract says
         self,
@@ -132,18 +118,6 @@ class DeliveryDesk:
         """Return how many messages are QUEUED for the thread with this key."""
         return self._ledger.waiting[thread]
 
-    async def get(self, selector: str) -> DeliveryRecord:
-        """Return the delivery with this id, or a unique beginning of it. Raises DeliveryNotFound, AmbiguousSelector."""
-        wanted = selector.strip().lower()
-        if found := await self._store.get(wanted):
-            return found
-        matches = await self._store.find(wanted) if len(wanted) >= PREFIX_LENGTH else ()
-        if not matches:
-            raise DeliveryNotFound(selector)
-        if len(matches) > 1:
-            raise AmbiguousSelector(selector, [{"ref": match.id} for match in matches])
-        return matches[0]
-
     async def cancel(self, delivery: DeliveryRecord, caller: Caller) -> DeliveryRecord:
         """Withdraw a delivery that is QUEUED. Raises DeliveryConflict when it is not any more."""
         _require(delivery, DeliveryState.QUEUED, "only what waits can be withdrawn")
@@ -182,8 +156,9 @@ class DeliveryDesk:
         count = self._ledger.waiting[delivery.thread] + 1
         queue = await self._store.queue(delivery.thread, count)
         order = [each.id for each in queue if each.id != delivery.id]
-        place = order.index(before.id) if before is not None and before.id in order else len(order)
-        order.insert(place, delivery.id)
+        if before is not None and before.id not in order:
+            raise conflict(before, "it has left the queue meanwhile")
+        order.insert(len(order) if before is None else order.index(before.id), delivery.id)
         if not await self._store.reorder(delivery.thread, order):
             raise conflict(delivery, "the queue has changed meanwhile")
         return await self._store.queue(delivery.thread, count)
@@ -192,26 +167,9 @@ class DeliveryDesk:
         self, delivery: DeliveryRecord, verdict: Verdict, caller: Caller
     ) -> DeliveryRecord:
         """Decide what became of an UNKNOWN delivery. Raises AuthorityDenied, DeliveryConflict."""
-        if caller.principal != "human":
-            raise AuthorityDenied(
-                f"only a person decides what became of a message, and this is {caller.principal}",
-                hint=f"ask your user to run: dispatch delivery get {delivery.id}",
-            )
-        _require(delivery, DeliveryState.UNKNOWN, "nothing about it is in doubt")
-        end: DeliveryState
-        why: str | None
-        if verdict is Verdict.RESEND:
-            record = await self._send_again(delivery, caller)
-            end, why = DeliveryState.CANCELLED, f"sent again as {record.id}"
-        elif verdict is Verdict.DROP:
-            end, why = DeliveryState.CANCELLED, delivery.reason
-        else:
-            end, why = DeliveryState.DONE, delivery.reason
-        ended = await self._ledger.move(
-            delivery, end, evidence="operator", reason=why, ended_at=self._clock.now()
-        )
+        record = await self._decisions.resolve(delivery, verdict, caller)
         await self._let_go(delivery.thread)
-        return record if verdict is Verdict.RESEND else ended
+        return record
 
     async def requeue(self, delivery: DeliveryRecord, caller: Caller) -> DeliveryRecord:
         """Accept the message of a delivery that has ended once more, as a new one. Raises DeliveryConflict."""
@@ -277,6 +235,8 @@ class DeliveryDesk:
         if draft.key is None:
             return None
         known = await self._store.keyed(draft.principal, draft.key)
+        if known is not None and known.state is DeliveryState.CANCELLED:
+            known = await self._decisions.copy_of(known) or known
         return None if known is None else same(known, draft)
 
     async def _in_place(
@@ -343,31 +303,6 @@ class DeliveryDesk:
         if lane.flight is not None and lane.flight.id == draft.id and lane.flight.doubt:
             raise error
         return record
-
-    async def _send_again(self, delivery: DeliveryRecord, caller: Caller) -> DeliveryRecord:
-        """Accept the message of a delivery in doubt once more, as the first that waits, under an id that history has not seen.
-
-        Its key makes a second attempt harmless, should we end before the doubtful one is recorded as decided.
-        """
-        draft = replace(
-            delivery,
-            id=uuid7(),
-            state=DeliveryState.QUEUED,
-            when=When.IDLE,
-            principal=caller.principal,
-            key=f"resend {delivery.id}",
-            retry_of=delivery.id,
-            created_at=self._clock.now(),
-            **_UNSENT,
-        )
-        again = await self._ledger.accept(draft)
-        queue = await self._store.queue(delivery.thread, self._ledger.waiting[delivery.thread] + 1)
-        order = [again.id, *(each.id for each in queue if each.id != again.id)]
-        if again.state is DeliveryState.QUEUED and not await self._store.reorder(
-            delivery.thread, order
-        ):
-            log.info("delivery %s waits at the end: its queue has changed meanwhile", again.id)
-        return again
 
     async def _let_go(self, key: str) -> None:
         """The thread goes on unless another of its deliveries is in doubt."""

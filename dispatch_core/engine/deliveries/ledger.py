@@ -27,10 +27,11 @@ STEPS = {S.SUBMITTED: "submitted", S.RUNNING: "started"}  # names of failpoints;
 
 
 class Ledger:
-    """Every change of a delivery goes through here.
+    """Every change of what a delivery says or where it stands goes through here.
 
     waiting: how many deliveries are QUEUED, by key of the thread. on_free: called with the key of a thread whose next message
-    may go, because nothing of it is in flight or in doubt any more, or a first one waits.
+    may go, because what it had in flight has landed. on_unqueued: called with the key of a thread one of whose messages has
+    ended without having been sent.
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class Ledger:
         store: DeliveryStore,
         events: Events,
         clock: Clock,
+        *,
         on_free: Callable[[str], None],
+        on_unqueued: Callable[[str], None],
     ) -> None:
         self._store = store
         self._events = events
         self._clock = clock
         self._on_free = on_free
+        self._on_unqueued = on_unqueued
         self.waiting: Counter[str] = Counter()
 
     async def open(self) -> None:
@@ -131,6 +135,8 @@ class Ledger:
                 "reason": record.reason,
             },
         )
+        if before is S.QUEUED and record.state.ended:
+            self._on_unqueued(record.thread)
 
 
 def conflict(delivery: DeliveryRecord, why: str) -> DeliveryConflict:

@@ -19,8 +19,8 @@ NEXT: Mapping[S, frozenset[S]] = {
     S.SUBMITTED: frozenset({S.RUNNING}) | _OUTCOMES | _FOUND_OUT,
     # A running turn may be absent from history as well: what was heard is no proof that it was stored.
     S.RUNNING: _OUTCOMES | _FOUND_OUT,
-    # Evidence may still come; otherwise a person decides.
-    S.UNKNOWN: frozenset({S.RUNNING, S.CANCELLED}) | _OUTCOMES,
+    # As a person decides.
+    S.UNKNOWN: frozenset({S.DONE, S.CANCELLED}),
 }
 
 OF_TURN: Mapping[TurnStatus, S] = {

@@ -27,7 +27,7 @@ from dispatch_core.contracts.requests import (
     RequestRecord,
     RequestState,
 )
-from dispatch_core.contracts.view import printable
+from dispatch_core.contracts.view import visible
 from dispatch_core.engine.alarm import Alarm
 from dispatch_core.engine.ids import uuid7
 from dispatch_core.engine.requests import rules
@@ -61,7 +61,7 @@ ELSEWHERE = "Codex took the question back, or somebody else answered it"
 class Inbox:
     """The requests of the Codex that runs. ``run`` owns the tasks that keep deadlines and record what has ended.
 
-    key_of: our key of a Codex thread id, None for a thread that is not managed. counted: requests by what became of them.
+    key_of: our key of a Codex thread id, None for a thread that is not managed.
     """
 
     def __init__(
@@ -86,7 +86,6 @@ class Inbox:
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
         self._daemon, self._generation = uuid7(), 1
         self._ledger = Ledger(storage, events, clock, sleep)
-        self.counted = self._ledger.counted
 
     @property
     def epoch(self) -> str:
@@ -118,7 +117,6 @@ class Inbox:
             return self._for_the_host(method)
         key = self._key_of(asked.thread_id)
         if key is None:
-            self.counted["unmanaged"] += 1
             log.warning("codex asked %s for a thread that is not managed: declined", method)
             return denial(asked.method, asked.kind)
         live = self._asked[rpc_id] = Live(asked, rpc_id)
@@ -207,7 +205,6 @@ class Inbox:
 
     def _for_the_host(self, method: str) -> dict[str, Any]:
         answer = for_the_host(method, self._clock.now())
-        self.counted["for the host" if answer is not None else "unknown"] += 1
         if answer is None:
             log.warning("codex asked %.100s, which is not for dispatch: refused", method)
             raise rpc.RpcRefusal
@@ -253,7 +250,7 @@ class Inbox:
             kind=asked.kind,
             rpc_id=live.rpc_id,
             epoch=epoch,
-            summary=printable(asked.summary),
+            summary=visible(asked.summary),
             digest=digest(asked.method, asked.body),
             body=body,
             cut=cut,
@@ -291,7 +288,6 @@ class Inbox:
 
     def _give_up(self, live: Live) -> None:
         """Tell Codex no without a record of it."""
-        self.counted["not recorded"] += 1
         live.give(denial(live.asked.method, live.asked.kind))
         self._asked.pop(live.rpc_id, None)
         if live.record is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ UNCONFIRMED = f"{GONE}; it had not said that it took the answer"
 class Ledger:
     """Endings, on their way into the registry. ``run`` writes them.
 
-    waiting: the requests that Codex waits for, by our id; they leave it when their end is recorded. counted: by state.
+    waiting: the requests that Codex waits for, by our id; they leave it when their end is recorded.
     """
 
     def __init__(self, storage: Storage, events: Events, clock: Clock, sleep: Sleeper) -> None:
@@ -53,7 +53,6 @@ class Ledger:
         self._asked_for = anyio.Event()
         self._closings = 0
         self.waiting: dict[str, Live] = {}
-        self.counted: Counter[str] = Counter()
 
     def close(self, live: Live, state: RequestState, detail: str | None) -> None:
         """Record the end of a request, soon. Never waits."""
@@ -150,7 +149,6 @@ class Ledger:
             turn_id=record.turn_id,
             data={"id": record.id, "kind": record.kind.value, "state": state},
         )
-        self.counted[state] += 1
         self._closings += 1
         if self._closings % FORGETTING == 0:
             self.forget()

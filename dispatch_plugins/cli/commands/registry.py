@@ -127,11 +127,12 @@ def restore(app: App, *, offline: bool, file: Path | None, yes: bool) -> int:
             "the storage backend has no restore", hint="see what its documentation says"
         )
     source = None if file is None else Path(os.path.abspath(file.expanduser()))
-    with _without_daemon(app, "replaced", "restore"):
+    again = "restore --offline" if offline else "restore"
+    with _without_daemon(app, "replaced", again):
         chosen = maintenance.plan_restore(source)
     if not yes:
         _confirm(chosen)
-    with _without_daemon(app, "replaced", "restore"):
+    with _without_daemon(app, "replaced", again):
         plan = maintenance.plan_restore(Path(chosen.backup))
         private_directory(str(Path(plan.path).parent))
         maintenance.restore(plan)

@@ -99,8 +99,10 @@ async def reorder(context: OpContext, request: ReorderInput) -> QueueOutput:
     asked = [name for name in ("before", "first", "last") if getattr(request, name)]
     if len(asked) != 1:
         raise ValidationFailed(
-            "a delivery goes to one place" if asked else "there is no place to put it",
-            hint="give one of --before ID, --first and --last",
+            "a delivery goes to one place"
+            if asked
+            else "it was not said where to put the delivery",
+            hint="give one of --before ID, --first and --last; dispatch delivery list --state queued shows what waits",
             details={"fields": asked or ["before", "first", "last"]},
         )
     delivery = await find_delivery(context, request.delivery)
@@ -113,7 +115,7 @@ async def reorder(context: OpContext, request: ReorderInput) -> QueueOutput:
     if before is not None and before.id == delivery.id and request.before is not None:
         raise ValidationFailed(
             "a delivery cannot go before itself",
-            hint="name another one, or use --first or --last",
+            hint="name another one, or use --first or --last; dispatch delivery list --state queued shows what waits",
             details={"fields": ["before"]},
         )
     if before is None or before.id != delivery.id:
@@ -127,7 +129,9 @@ async def resolve(context: OpContext, request: ResolveInput) -> DeliveryOutput:
     asked = [verdict for verdict in Verdict if getattr(request, verdict.value)]
     if len(asked) != 1:
         raise ValidationFailed(
-            "a delivery has one outcome" if asked else "there is no outcome to take down",
+            "a delivery has one outcome"
+            if asked
+            else "it was not said what became of the delivery",
             hint="give one of --sent, --resend and --drop; dispatch delivery get ID says what is known",
             details={"fields": [verdict.value for verdict in asked or Verdict]},
         )

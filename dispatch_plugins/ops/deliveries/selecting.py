@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import checkpoint
+
 from dispatch_core.api import DeliveryFilter, DeliveryNotFound, ValidationFailed, printable
 
 if TYPE_CHECKING:
@@ -49,4 +51,5 @@ async def _with_part(context: OpContext, part: str) -> list[DeliveryRecord]:
         if len(page) < PAGE:
             break
         before = page[-1].id
+        await checkpoint()  # a store may answer at once, and nobody else would have a turn
     return found

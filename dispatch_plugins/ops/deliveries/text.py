@@ -211,6 +211,8 @@ def _expires(one: DeliveryView, view: View) -> str | None:
     moment = f"{one.expires_at.astimezone():%Y-%m-%d %H:%M:%S}"
     if one.state is not DeliveryState.QUEUED:
         return moment
+    if one.expires_at <= view.now:
+        return f"{moment}, which is over: it will not be sent"
     return f"{moment}, in {_until(one.expires_at, view)}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import checkpoint
+
 from dispatch_core.api import DeliveryState, StorageError, printable, thread_view
 from dispatch_plugins.ops.deliveries.contract import (
     DeliveryOutput,
@@ -31,6 +33,7 @@ async def views_of(context: OpContext, deliveries: Sequence[DeliveryRecord]) -> 
     for key in waiting:
         queue = await context.store.deliveries.queue(key, QUEUE)
         places |= {one.id: index for index, one in enumerate(queue)}
+        await checkpoint()  # a store may answer at once, and nobody else would have a turn
     return [_view(one, threads[one.thread], places) for one in deliveries]
 
 

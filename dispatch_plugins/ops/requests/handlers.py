@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 async def list_requests(context: OpContext, request: ListInput) -> ListOutput:
     """Return a page of requests."""
     if request.all and request.state:
-        raise ValidationFailed("all goes without state")
+        raise ValidationFailed(
+            "--all shows every state, and goes without --state",
+            hint="leave one of them out; dispatch request list --help explains them",
+        )
     thread = None
     if request.thread is not None:
         thread = (await context.lanes.resolve(request.thread, fuzzy=True)).key
@@ -121,7 +124,10 @@ def _answers(given: list[str]) -> dict[str, list[str]] | None:
     for text in given:
         question, equals, value = text.partition("=")
         if not equals or not question:
-            raise ValidationFailed(f"answer: {text!r} is not of the form QUESTION=VALUE")
+            raise ValidationFailed(
+                f"answer: {text!r} is not of the form QUESTION=VALUE",
+                hint="dispatch request show ID names the questions",
+            )
         answers.setdefault(question, []).append(value)
     return answers or None
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from unicodedata import category
 
-from dispatch_core.api import RequestKind, RequestState, glyph, printable
+from dispatch_core.api import (
+    RequestKind,
+    RequestState,
+    glyph,
+    printable,
+    visible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,9 +26,6 @@ if TYPE_CHECKING:
         ShowOutput,
     )
 
-HIDDEN = frozenset(
-    {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
-)  # act on a terminal, or are not to be seen
 SHORT = 8  # characters at the end of an id
 INDENT = "  "
 
@@ -98,20 +100,9 @@ def render_defer(output: DeferOutput, view: View) -> str:
     return f"request {request.id[-SHORT:]} waits {_left(request, view)} more"
 
 
-def visible(text: str) -> str:
-    """Return text on one line, with what cannot be seen, or moves what can, written as Python escapes it."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(char) if category(char) in HIDDEN else char for char in text)
-
-
 def block(text: str, view: View) -> list[str]:
     """Return text in lines, indented, the line breaks of its own kept and everything else as ``visible``."""
     return [line for own in text.split("\n") for line in view.block(visible(own), indent=INDENT)]
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def _command(body: Mapping[str, Any], view: View) -> list[str]:

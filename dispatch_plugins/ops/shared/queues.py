@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import checkpoint
+
 from dispatch_core.api import DeliveryState
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ async def ahead_of(context: OpContext, delivery: DeliveryRecord) -> int | None:
         if len(page) < PAGE:
             break
         passed, after = passed + len(page), page[-1].position
+        await checkpoint()  # a store may answer at once, and nobody else would have a turn
     return None
 
 

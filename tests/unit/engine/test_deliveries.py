@@ -9,14 +9,13 @@ import pytest
 
 from dispatch_core.contracts.caller import HUMAN, Caller
 from dispatch_core.contracts.deliveries import DeliveryState, Verdict
-from dispatch_core.contracts.records import Message, ThreadStatus
+from dispatch_core.contracts.records import Message, ThreadSettings, ThreadStatus
 from dispatch_core.errors import (
     ActiveWriter,
     AuthorityDenied,
     CodexError,
     CodexOverloaded,
     DeliveryConflict,
-    DeliveryNotFound,
     LaneHeld,
     OutcomeUnknown,
     StorageError,
@@ -75,6 +74,62 @@ async def test_a_wait_lasts_until_nothing_waits_any_more(world):
 
     assert early == []
     assert waited[0].status is ThreadStatus.IDLE
+
+
+@pytest.mark.parametrize(
+    "end", [DeliveryState.CANCELLED, DeliveryState.EXPIRED, DeliveryState.REJECTED]
+)
+async def test_a_wait_ends_when_the_last_message_ends_without_having_been_sent(
+    world, tmp_path, end
+):
+    folder, ended = tmp_path / "work", anyio.Event()
+    folder.mkdir()
+    async with world.running() as tasks:
+        thread = await world.lanes.create(name="b", cwd=str(folder), settings=ThreadSettings())
+        world.crash()
+        soon = world.clock.now() + timedelta(minutes=1)
+        delivery = await world.queued(thread, "never", expires_at=soon)
+
+        async def wait():
+            await world.lanes.settled(thread)
+            ended.set()
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        early = ended.is_set()
+        match end:
+            case DeliveryState.CANCELLED:
+                await world.lanes.deliveries.cancel(delivery, HUMAN)
+            case DeliveryState.EXPIRED:
+                world.clock.advance(minutes=2)
+            case DeliveryState.REJECTED:
+                folder.rmdir()
+        await world.restart()
+        await world.becomes(delivery, end)
+        await ended.wait()
+
+    assert not early
+
+
+async def test_a_wait_ends_when_what_waits_for_another_process_is_withdrawn(world):
+    ended = anyio.Event()
+    async with world.running() as tasks:
+        thread = await world.thread()
+        world.crash()
+        delivery = await world.queued(thread, "never")
+        world.lanes.stranded()
+
+        async def wait():
+            await world.lanes.settled(thread)
+            ended.set()
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        early = ended.is_set()
+        await world.lanes.deliveries.cancel(delivery, HUMAN)
+        await ended.wait()
+
+    assert not early
 
 
 async def test_a_message_that_must_go_now_does_not_overtake_those_that_wait(world):
@@ -322,7 +377,7 @@ async def test_what_was_sent_cannot_be_withdrawn_or_changed(world):
         with pytest.raises(DeliveryConflict):
             await desk.edit(stale, Message(text="other"), HUMAN)
         with pytest.raises(DeliveryConflict):
-            await desk.reorder(await desk.get(stale.id), before=None)
+            await desk.reorder(await world.delivery(stale.id), before=None)
 
         assert await state(world, stale) is DeliveryState.SUBMITTED
 
@@ -371,21 +426,6 @@ async def _second(world):
     thread = await world.thread("second")
     world.codex.up = False
     return thread
-
-
-# -- selectors ---------------------------------------------------------------------------------------
-
-
-async def test_a_delivery_is_found_by_the_beginning_of_its_id(world):
-    async with world.running():
-        _, turn = await world.busy()
-        desk = world.lanes.deliveries
-
-        assert (await desk.get(turn.message_id[:-1])).id == turn.message_id
-        with pytest.raises(DeliveryNotFound):
-            await desk.get(turn.message_id[:5])
-        with pytest.raises(DeliveryNotFound):
-            await desk.get("nonsense")
 
 
 # -- doubt -------------------------------------------------------------------------------------------
@@ -447,6 +487,43 @@ async def test_a_person_decides_and_the_thread_goes_on(world, doubtful, verdict,
 
         assert await state(world, doubt) is after
         assert world.said() == sent
+
+
+async def test_two_people_decide_once(world, doubtful):
+    async with world.running():
+        thread, doubt, second = await doubtful()
+        await world.lanes.deliveries.resolve(doubt, Verdict.SENT, HUMAN)
+
+        with pytest.raises(DeliveryConflict, match="nothing about it is in doubt"):
+            await world.lanes.deliveries.resolve(doubt, Verdict.RESEND, HUMAN)
+        await world.end_turn(await world.stored(thread))
+        await world.becomes(second, DeliveryState.DONE)
+
+        assert world.said() == ["doubtful", "second"]
+
+
+async def test_a_key_stands_for_the_message_as_it_was_sent_again(world, lost_answer):
+    async with world.running():
+        thread = await world.thread()
+
+        async def die(params):
+            del world.codex.on["turn/start"]
+            world.crash()
+            raise lost_answer
+
+        world.codex.proven = False
+        world.codex.on["turn/start"] = die
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.send(thread, Message(text="once"), key="k")
+        await world.restart()
+        doubt = await world.becomes(caught.value.details["delivery"], DeliveryState.UNKNOWN)
+        again = await world.lanes.deliveries.resolve(doubt, Verdict.RESEND, HUMAN)
+        await world.becomes(again, DeliveryState.SUBMITTED)
+
+        repeated = await world.queued(thread, "once", key="k")
+
+        assert repeated.id == again.id
+        assert world.said() == ["once", "once"]
 
 
 async def test_an_agent_does_not_decide(world, doubtful):

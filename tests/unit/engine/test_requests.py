@@ -135,7 +135,6 @@ async def test_what_is_not_for_a_person_is_refused_at_once(setup, tasks, method)
     await anyio.wait_all_tasks_blocked()
 
     assert found.answers == {0: [-32601]}
-    assert found.inbox.counted == {"unknown": 1}
     assert await found.storage.requests.list(RequestFilter(), 9) == ()
 
 

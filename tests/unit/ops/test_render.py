@@ -487,6 +487,9 @@ CASES: dict[str, tuple[Render, OpOutput]] = {
     "delivery get, queued": all_of_it(
         delivery("queued", position=1, expires_at=NOW + timedelta(hours=2)), text="Plan Monday"
     ),
+    "delivery get, over": all_of_it(
+        delivery("queued", position=1, expires_at=NOW - timedelta(hours=1)), text="Plan Monday"
+    ),
     "delivery get, not kept": all_of_it(
         delivery("done", **FROM_AGENT, preview=None), text=None, attempt=1, merged=True, evidence="history"
     ),
@@ -863,6 +866,18 @@ thread    @builder (0BGeK1)
 accepted  3m ago from human, queued until the thread is idle
 given     not yet
 expires   2026-05-04 14:00:00, in 2h
+
+  Plan Monday
+
+  dispatch tail 0BGeK1                         shows what the thread has of it
+  dispatch delivery resolve e1911115 --resend  it did not run: send it again""",
+    "delivery get, over": """\
+delivery  01a08340-5251-7d23-87b0-50f6e1911115
+state     ◦ queued, 1 message before it
+thread    @builder (0BGeK1)
+accepted  3m ago from human, queued until the thread is idle
+given     not yet
+expires   2026-05-04 11:00:00, which is over: it will not be sent
 
   Plan Monday
 
