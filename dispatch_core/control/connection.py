@@ -23,6 +23,7 @@ from dispatch_core.control.stream import PEER_GONE, PeerStream
 from dispatch_core.control.subscriptions import Subscription, parse_subscription, pump
 from dispatch_core.errors import (
     Cancelled,
+    DaemonUnreachable,
     DispatchError,
     ProtocolViolation,
     UnknownOp,
@@ -76,6 +77,7 @@ class Connection:
         self._waiting_bytes = 0
         self._active = 0
         self._room = anyio.Event()
+        self._retired = False
         self._subscriptions: dict[int, Subscription] = {}
         self._last_subscription = 0
         self._tasks: TaskGroup
@@ -90,6 +92,8 @@ class Connection:
                     await self._serve(await self._next_line())
             except PEER_GONE:
                 self._drop_work()
+                if self._retired:
+                    await self._answered()
             except _HangUp as end:
                 self._drop_work()
                 await self._part(end)
@@ -98,6 +102,14 @@ class Connection:
             finally:
                 # Also when the server ends: it wakes whoever waits for a peer that does not read.
                 self._stream.hang_up()
+
+    def retire(self) -> None:
+        """Take no more requests; ``run`` returns once what has arrived is answered, which is a refusal for what can wait.
+
+        The client knows then of each request whether it was done.
+        """
+        self._retired = True
+        self._stream.end_reading()
 
     # Reading
 
@@ -319,7 +331,7 @@ class Connection:
                         view=request.view,
                     )
                     return wire.result_frame(request.id, reply.result, reply.text)
-            raise Cancelled(f"the request {request.method} was cancelled by its client")
+            raise self._given_up(request.method)
         except DispatchError as error:
             return wire.error_frame(request.id, error)
         except (Exception, SystemExit):
@@ -338,14 +350,28 @@ class Connection:
 
     def _drop_work(self) -> None:
         """Forget what was not begun, and stop what may be stopped."""
-        for call in self._waiting:
-            del self._calls[call.request.id]
-        self._waiting.clear()
+        if not self._retired:
+            for call in self._waiting:
+                del self._calls[call.request.id]
+            self._waiting.clear()
         for call in self._calls.values():
-            if self._host.cancellable(call.request.method):
+            if not call.started or self._host.cancellable(call.request.method):
                 call.scope.cancel()
         for subscription in self._subscriptions.values():
             subscription.scope.cancel()
+
+    async def _answered(self) -> None:
+        """Return once every request that was taken in has had its answer."""
+        while self._active:
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    def _given_up(self, method: str) -> DispatchError:
+        if self._retired:
+            return DaemonUnreachable(
+                f"the daemon has stopped; {method} was not done", hint="dispatch up starts it again"
+            )
+        return Cancelled(f"the request {method} was cancelled by its client")
 
     async def _part(self, end: _HangUp) -> None:
         """Tell the client why, and read on for a moment: closed at once, a client that still writes would not see the reason."""

@@ -44,17 +44,19 @@ class ControlServer:
         self._limits = limits or Limits()
         self._most = self._limits.connections
         self._reserve: int | None = None
-        self._connections = 0
+        self._connections: dict[Connection, None] = {}
+        self._accepting = anyio.CancelScope()
+        self._left = anyio.Event()
 
     @property
     def connections(self) -> int:
         """How many connections are open, or still finish a request."""
-        return self._connections
+        return len(self._connections)
 
     async def serve(
         self, listener: socket.socket, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Accept and serve until cancelled; the listener stays the caller's.
+        """Accept and serve until cancelled or retired; the listener stays the caller's.
 
         Raises OSError when the listener itself is broken. Nothing that a client does, and no failure of a request, ends it.
         """
@@ -64,10 +66,19 @@ class ControlServer:
         try:
             async with anyio.create_task_group() as connections:
                 task_status.started()
-                while True:
-                    await self._accept(listener, connections)
+                with self._accepting:
+                    while True:
+                        await self._accept(listener, connections)
         finally:
             self._drop_reserve()
+
+    async def retire(self) -> None:
+        """Accept nobody more, and return once every client has had the answers to what it asked, and is gone."""
+        self._accepting.cancel()
+        for connection in self._connections:
+            connection.retire()
+        while self._connections:
+            await self._left.wait()
 
     async def _accept(self, listener: socket.socket, connections: TaskGroup) -> None:
         try:
@@ -95,24 +106,27 @@ class ControlServer:
             log.warning("refused a connection of user %s", uid)
             sock.close()
             return
-        if self._connections >= self._most:
+        if self.connections >= self._most:
             _refuse(sock, f"the daemon serves {self._most} connections already")
             return
         if self._reserve is None:
             self._hold_reserve()
-        self._connections += 1
-        connections.start_soon(self._serve_one, sock)
-
-    async def _serve_one(self, sock: socket.socket) -> None:
         stream = PeerStream(sock)
+        connection = Connection(self._host, stream, self._limits)
+        self._connections[connection] = None
+        connections.start_soon(self._serve_one, connection, stream)
+
+    async def _serve_one(self, connection: Connection, stream: PeerStream) -> None:
         try:
-            await Connection(self._host, stream, self._limits).run()
+            await connection.run()
         except (Exception, SystemExit):
             # SystemExit too: a plugin's session that calls sys.exit() ends itself alone.
             log.exception("a control connection failed")
         finally:
-            self._connections -= 1
+            del self._connections[connection]
             stream.close()
+            self._left.set()
+            self._left = anyio.Event()
 
     async def _back_off(self, listener: socket.socket, error: OSError) -> None:
         """Refuse one client with the descriptor kept for that, and wait until others may have closed theirs."""

@@ -76,6 +76,13 @@ class PeerStream(ByteStream):
         except OSError as error:
             raise self._broken(error) from error
 
+    def end_reading(self) -> None:
+        """Take in nothing more; what has arrived can still be received, and then the end."""
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:  # the peer was faster
+            return
+
     def hang_up(self) -> None:
         """End both directions at once: the peer reads the end, and whoever waits for this stream is woken."""
         try:

@@ -116,7 +116,10 @@ class Connection:
         )
         exchange = _Exchange(method, timeout, read=read or method.startswith("$"))
         self._send(frames, exchange)
+        # The daemon looks at the request once it has answered the greeting.
+        exchange.greeted = False
         greeting = self._reply(hello_id, exchange).result
+        exchange.greeted = True
         return greeting, self._reply(request_id, exchange)
 
     def subscribe(
@@ -275,12 +278,12 @@ class Connection:
 class _Exchange:
     """One request on its way, for the deadline and for what may be said when no reply comes."""
 
-    __slots__ = ("_deadline", "_timeout", "method", "read", "sent")
+    __slots__ = ("_deadline", "_timeout", "greeted", "method", "read", "sent")
 
     def __init__(self, method: str, timeout: float | None, *, read: bool) -> None:
         self.method = method
         self.read = read
-        self.sent = True
+        self.sent = self.greeted = True
         self._timeout = timeout
         self._deadline = None if timeout is None else monotonic() + timeout
 
@@ -297,8 +300,9 @@ class _Exchange:
         )
 
     def lost(self, reason: str) -> DaemonUnreachable | OutcomeUnknown:
-        if not self.sent:
-            return DaemonUnreachable(f"{self.method} was not sent: {reason}", hint=UP)
+        if not (self.sent and self.greeted):
+            what = "was not sent" if not self.sent else "was not done"
+            return DaemonUnreachable(f"{self.method} {what}: {reason}", hint=UP)
         message = f"the daemon went away before it answered {self.method}: {reason}"
         if self.read:
             return DaemonUnreachable(message, hint=UP)

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 # Seconds until a thread that wants to run may interrupt the one that does: a tenth of Python's own, for the event loop must not
 # wait for the thread that loads the engine, nor the registry's writer for the loop.
 SWITCH_INTERVAL = 0.0005
+FAREWELL = 2.0  # seconds for the last answers of a daemon that stops
 
 
 def run(launch: Launch, settings: Settings, ready: ReadyPipe) -> None:
@@ -119,7 +120,8 @@ class Daemon:
             host = DaemonHost(self._status, events, self._plugins.entries, self._sessions)
             notifier = Notifier(os.environ)
             async with anyio.create_task_group() as tasks:
-                await tasks.start(ControlServer(host).serve, listener)
+                server = ControlServer(host)
+                await tasks.start(server.serve, listener)
                 ready.say({"ready": True, "pid": os.getpid(), "state": self._status.state})
                 tasks.start_soon(notifier.run)
                 log.info("dispatchd %s listens on %s", self._status.version, path)
@@ -133,6 +135,8 @@ class Daemon:
                 await host.stopping.wait()
                 notifier.stopping()
                 await engine.drain(host)
+                with anyio.move_on_after(FAREWELL):
+                    await server.retire()
                 tasks.cancel_scope.cancel()
 
     async def _engine(self, events: EventBus) -> Engine:

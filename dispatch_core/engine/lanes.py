@@ -164,6 +164,7 @@ class Lanes:
             submission=self._submission,
             steering=self._steering,
             ledger=self._ledger,
+            registrar=self._registrar,
             courier=self._courier,
             finding_out=patience.finding_out,
         )

@@ -124,6 +124,18 @@ class Registrar:
                 self._put_off(lane, self._retry)
         self.mark(lane)
 
+    async def catch_up(self, lane: Lane) -> None:
+        """Write what was deferred of a lane and of its delivery now, for somebody who is about to read it.
+
+        What cannot be written is written once it can be.
+        """
+        with anyio.move_on_after(KEEP_DEADLINE, shield=True):
+            try:
+                await self._write(lane)
+            except Exception:
+                log.exception("thread %s: its state is not in the registry", lane.key)
+                self._put_off(lane, self._retry)
+
     async def keep(self, lane: Lane) -> ThreadRecord:
         """Write what Codex has done, whether the caller is cancelled or not; what fails now is written once it can be.
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dispatch_core.engine.deliveries.courier import Courier
     from dispatch_core.engine.deliveries.ledger import Ledger
     from dispatch_core.engine.lane import Lane
+    from dispatch_core.engine.registrar import Registrar
     from dispatch_core.engine.roster import Roster
     from dispatch_core.engine.steering import Steering
     from dispatch_core.engine.submission import Submission
@@ -59,6 +60,7 @@ class DeliveryDesk:
         submission: Submission,
         steering: Steering,
         ledger: Ledger,
+        registrar: Registrar,
         courier: Courier,
         finding_out: float,
     ) -> None:
@@ -69,6 +71,7 @@ class DeliveryDesk:
         self._submission = submission
         self._steering = steering
         self._ledger = ledger
+        self._registrar = registrar
         self._courier = courier
         self._finding_out = finding_out
         self._decisions = Decisions(storage.deliveries, ledger, clock)
@@ -213,7 +216,7 @@ class DeliveryDesk:
         if self._storage.full:
             raise DiskFull(
                 "there is no room on the disk to keep another message; it was not accepted",
-                hint="free some space on the disk that DISPATCH_HOME is on; dispatch notices by itself",
+                hint="free some space on the disk that DISPATCH_HOME is on; the daemon notices by itself",
             )
 
     def _sending(self, thread: ThreadRecord, lane: Lane) -> AbstractContextManager[None]:
@@ -228,7 +231,9 @@ class DeliveryDesk:
         if draft.when is When.NOW:
             await self._refuse_behind_others(thread)
         claim = partial(self._claim, thread, draft)
-        return await self._submission.deliver(thread, lane, draft, claim)
+        record = await self._submission.deliver(thread, lane, draft, claim)
+        await self._registrar.catch_up(lane)  # what its sender reads next is not older than this
+        return record
 
     async def _known(self, draft: DeliveryRecord) -> DeliveryRecord | None:
         """Return what the key of a message stands for already. Raises DeliveryConflict when that is another message."""

@@ -216,7 +216,7 @@ async def test_what_codex_would_swallow_is_refused_before_anything_is_written(co
 async def test_overload_is_an_error_of_its_own(connect_fake):
     async with connect_fake() as server:
         with pytest.raises(CodexOverloaded) as caught:
-            await server.request("thread/list", {"do": [["error", OVERLOADED]]}, timeout=0.2)
+            await server.request("thread/list", {"do": [["error", OVERLOADED]]}, timeout=2.0)
 
         assert server.stats.overloads > 0
         assert server.in_flight == 0

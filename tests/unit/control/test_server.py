@@ -60,6 +60,48 @@ async def test_a_client_that_fails_ends_neither_the_others_nor_the_loop(
             assert await client.ask(PING) == PONG
 
 
+async def test_a_server_that_retires_leaves_no_client_in_doubt_about_a_request(
+    serving: Callable[..., Any],
+) -> None:
+    async with (
+        serving() as server,
+        server.greeted() as writer,
+        server.greeted() as reader,
+        server.greeted() as late,
+    ):
+        await writer.write({"id": "write", "method": "slow.write"})
+        await reader.write({"id": "read", "method": "slow.read"})
+        await server.host.until("slow.write begun")
+        await server.host.until("slow.read begun")
+        await late.write(*({"id": number, "method": "echo"} for number in range(20)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.server.retire)
+            unfinished = await reader.read()
+            answers = [await late.read() for _ in range(20)]
+            with pytest.raises(anyio.BrokenResourceError):
+                await late.write(PING)
+            server.host.release.set()
+
+        finished = await writer.read()
+
+        assert finished == {"id": "write", "result": {"slow": True}}
+        assert unfinished["id"] == "read"
+        assert unfinished["error"]["data"]["code"] == "daemon_unreachable"
+        assert sorted(answer["id"] for answer in answers) == list(range(20))
+        assert all([await client.ended() for client in (writer, reader, late)])
+
+
+async def test_a_server_that_has_retired_greets_nobody(serving: Callable[..., Any]) -> None:
+    async with serving() as server:
+        await server.server.retire()
+        async with server.raw() as client:
+            await client.write(PING)
+            server.stop()
+
+        assert server.server.connections == 0
+        assert server.host.callers == []
+
+
 CROWDED = textwrap.dedent("""
     import os, resource, sys
     import anyio

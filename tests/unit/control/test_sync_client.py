@@ -225,6 +225,17 @@ def test_a_connection_lost_after_a_write_was_sent_leaves_the_outcome_unknown(
         connection.first_call(HELLO, "send", {}, timeout=5)
 
 
+def test_a_connection_lost_before_the_greeting_was_answered_has_done_nothing(
+    socket_path: Path,
+) -> None:
+    with (
+        peer(socket_path, b""),
+        Connection.connect(socket_path, timeout=5) as connection,
+        pytest.raises(DaemonUnreachable, match="send was not done"),
+    ):
+        connection.first_call(HELLO, "send", {}, timeout=5)
+
+
 def test_a_refusal_before_the_request_was_written_is_still_read(socket_path: Path) -> None:
     error = DaemonUnreachable("full", hint="later")
     with peer(socket_path, wire.error_frame(None, error), read_first=False):

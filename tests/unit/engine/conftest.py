@@ -229,6 +229,15 @@ class World:
                     break
         return await self.delivery(delivery_id)
 
+    async def reaches(self, delivery_id, state, attempt):
+        """Return a delivery once it is in a state at its nth attempt."""
+        async with self.events.subscribe(after=0) as events:
+            async for _ in events:
+                record = await self.delivery(delivery_id)
+                if record is not None and (record.state, record.attempt) == (state, attempt):
+                    break
+        return record
+
     async def runs(self, thread):
         """Return the turn that runs in a thread, once one does."""
         lane = self.lanes._lanes[thread.key]
