@@ -68,7 +68,10 @@ def _confirm(command: str, plan: Plan, args: Mapping[str, Any], *, interactive: 
     if len(targets) > 1:
         about = f"{len(targets)} targets: {about}"
     about = f" ({about})" if about else ""
-    sys.stderr.write(f"{command}: {plan.op['summary'].rstrip('.')}{about}. Continue? [y/N] ")
+    chosen = [field.option for field in plan.fields if args.get(field.name) is True]
+    sys.stderr.write(
+        f"{' '.join([command, *chosen])}: {plan.op['summary'].rstrip('.')}{about}. Continue? [y/N] "
+    )
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         from dispatch_core.errors import Declined

@@ -32,6 +32,9 @@ async def collect_for_ever(store: DeliveryStore, clock: Clock) -> None:
             await collect(store, clock)
         except StorageError as error:
             log.warning("old deliveries stay for another day: %s", error)
+        except Exception:
+            # The backend may be anybody's.
+            log.exception("old deliveries stay for another day")
         await anyio.sleep(PERIOD)
 
 

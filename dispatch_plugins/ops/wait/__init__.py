@@ -11,7 +11,6 @@ from dispatch_core.api import (
     DeliveryFilter,
     DeliveryRecord,
     DeliveryState,
-    EventKind,
     Example,
     Gap,
     Intent,
@@ -19,6 +18,8 @@ from dispatch_core.api import (
     OpContext,
     OutcomeUnknown,
     PluginSettings,
+    RequestFilter,
+    RequestState,
     ThreadStatus,
     TimedOut,
     TurnStatus,
@@ -32,6 +33,7 @@ from dispatch_plugins.ops.shared.queues import short
 from dispatch_plugins.ops.wait.contract import (
     Outcome,
     WaitedDelivery,
+    WaitedRequest,
     WaitInput,
     WaitOutput,
     WaitResult,
@@ -200,18 +202,11 @@ async def _final_text(context: OpContext, thread: ThreadRecord) -> str | None:
     return final[-1].text if final else None
 
 
-async def _question(context: OpContext, thread: ThreadRecord) -> str | None:
-    """Return the newest request that Codex made in the thread, if it is among the events that are still there."""
-    asked: str | None = None
-    async with context.events.subscribe(after=0) as events:
-        # The past is there without waiting; what is waited for has not happened.
-        with anyio.move_on_after(0):
-            async for event in events:
-                if isinstance(event, Gap) or event.thread != thread.key:
-                    continue
-                if event.kind is EventKind.APPROVAL_REQUESTED:
-                    asked = str(event.data.get("method"))
-    return asked
+async def _question(context: OpContext, thread: ThreadRecord) -> WaitedRequest | None:
+    """Return the request of the thread that may wait longest, which as a rule is the newest."""
+    wanted = RequestFilter(thread=thread.key, states=frozenset({RequestState.OPEN}))
+    found = await context.store.requests.list(wanted, 1)
+    return WaitedRequest(id=found[0].id, summary=found[0].summary) if found else None
 
 
 @hookimpl

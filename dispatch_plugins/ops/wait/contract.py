@@ -53,6 +53,13 @@ class WaitedDelivery(OpOutput):
     reason: str | None = Field(description="What is in doubt, or why it came to nothing.")
 
 
+class WaitedRequest(OpOutput):
+    """What Codex asks."""
+
+    id: str = Field(description="Its id: what dispatch request show takes.")
+    summary: str = Field(description="What is asked, in one line.")
+
+
 class WaitResult(OpOutput):
     """How it stands with one thread."""
 
@@ -66,8 +73,8 @@ class WaitResult(OpOutput):
     text: str | None = Field(
         description="The final message of that turn; null if it has none, or Codex is down."
     )
-    asks: str | None = Field(
-        description="What Codex asks, when a person must act and it is known: the name of its request."
+    asks: WaitedRequest | None = Field(
+        description="What Codex asks, when a person must act: the newest of its open requests in the thread."
     )
     delivery: WaitedDelivery | None = Field(
         default=None,

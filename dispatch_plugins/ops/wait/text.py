@@ -22,8 +22,11 @@ def _rendered(result: WaitResult, view: View) -> str:
     name = f"{printable(thread.handle)} ({thread.ref})"
     head = view.wrap(f"{view.status(result.outcome)}  {name}", indent="  ")
     if result.outcome == "needs_attention":
-        asks = f"\nCodex asks: {printable(result.asks)}" if result.asks else ""
-        return f"{head}{asks}\n  next: dispatch request list --thread {thread.ref}"
+        if result.asks is None:
+            return f"{head}\n  next: dispatch request list --thread {thread.ref}"
+        said = f"Codex asks: {printable(result.asks.summary)}"
+        step = f"  next: dispatch request show {short(result.asks.id)}"
+        return "\n".join([head, *view.block(said), step])
     if result.outcome == "running":
         return head
     if result.outcome == "nothing":

@@ -226,10 +226,11 @@ def test_destroying_needs_yes_without_a_terminal(shell: Shell, daemon: FakeDaemo
 def test_destroying_asks_on_a_terminal(
     shell: Shell, daemon: FakeDaemon, keys: bytes, code: int
 ) -> None:
-    ran = shell.on_terminal("goal", "clear", "@x", keys=keys)
+    ran = shell.on_terminal("goal", "clear", "@x", "--force", keys=keys)
 
     assert ran.code == code
-    assert "Continue? [y/N]" in ran.err
+    assert "dispatch goal clear --force" in ran.err
+    assert "(@x). Continue? [y/N]" in ran.err
     assert len(daemon.requests) == (1 if code == 0 else 0)
 
 

@@ -594,7 +594,7 @@ CASES: dict[str, tuple[Render, OpOutput]] = {
         {"outcome": "failed", "turn": turn("failed", error="The model is overloaded.")},
         {"thread": ARCHIVED, "outcome": "interrupted", "turn": turn("interrupted")},
         {"outcome": "nothing"},
-        {"outcome": "needs_attention", "turn": turn("started"), "asks": "item/commandExecution"},
+        {"outcome": "needs_attention", "turn": turn("started"), "asks": {"id": ID, "summary": "run: make"}},
         {"outcome": "unknown", "turn": turn("unknown")},
         {"outcome": "failed", "delivery": {"id": ID, "state": "dead", "reason": "given up"}},
     ),
@@ -1220,8 +1220,8 @@ The model is overloaded.
   next: dispatch send 0BGeK1 TEXT
 
 ? needs_attention  @builder (0BGeK1)
-Codex asks: item/commandExecution
-  next: dispatch request list --thread 0BGeK1
+Codex asks: run: make
+  next: dispatch request show e1911115
 
 ~ unknown  @builder (0BGeK1)
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from dispatch_core.contracts.events import EventKind
+from dispatch_core.contracts.requests import RequestState
 from dispatch_core.contracts.view import View
 from dispatch_core.errors import TimedOut
+from dispatch_core.testing.storage.samples import a_request
 from dispatch_plugins.ops import send, wait
 from dispatch_plugins.ops.send import SendInput
 from dispatch_plugins.ops.wait import WaitInput
@@ -108,11 +109,9 @@ async def ask(world, context, thread):
     """Let Codex ask something in the middle of a turn; return the turn."""
     sent = await say(context)
     world.started(thread, sent.turn_id)
-    world.events.publish(
-        EventKind.APPROVAL_REQUESTED,
-        thread=thread.key,
-        data={"method": "item/tool/requestUserInput"},
-    )
+    for number, state in ((1, RequestState.OPEN), (2, RequestState.CANCELLED)):
+        request = a_request(number, thread=thread.key, summary=f"question {number}", state=state)
+        await world.storage.requests.add(request)
     world.status(thread, "active", ["waitingOnUserInput"])
     return sent.turn_id
 
@@ -126,8 +125,11 @@ async def test_a_question_ends_the_wait_and_is_named(world, context, until):
         output = await wait.wait(context, WaitInput(thread="@builder", until=until))
 
     [result] = output.results
-    assert (result.outcome, result.asks) == ("needs_attention", "item/tool/requestUserInput")
-    assert "requestUserInput" in wait.render_wait(output, VIEW)
+    assert result.outcome == "needs_attention"
+    assert (result.asks.id, result.asks.summary) == ("request-0001", "question 1")
+    text = wait.render_wait(output, VIEW)
+    assert "Codex asks: question 1" in text
+    assert "dispatch request show est-0001" in text
 
 
 async def test_a_question_does_not_end_the_wait_for_the_turn(world, context):
