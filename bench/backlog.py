@@ -60,7 +60,7 @@ async def fill_backlog(folder: Path) -> tuple[str, str, list[str]]:
                 thread = threads[number % len(threads)]
                 columns = delivery_changes(_fields(_delivery(number, thread)))
                 values = tuple(columns[name] for name in DELIVERY[:-1])
-                transaction.run(sql.insert, (*values, thread, thread))
+                transaction.rows(sql.insert, (*values, thread, thread))
 
         await storage.connection.write(work)
         return sql.head, sql.pending, threads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dispatch_core.api import DeliveryFilter, DeliveryRecord, DeliveryState, ThreadNotFound
@@ -47,9 +47,10 @@ class PeeweeDeliveries:
                 holder = transaction.rows(sql.keyed, (delivery.principal, delivery.key))
                 if holder:
                     return delivery_of(holder[0])
-            if transaction.run(sql.insert, (*values, delivery.thread, delivery.thread)) == 0:
+            placed = transaction.rows(sql.insert, (*values, delivery.thread, delivery.thread))
+            if not placed:
                 raise ThreadNotFound(delivery.thread)
-            return delivery_of(transaction.rows(sql.get, (delivery.id,))[0])
+            return replace(delivery, position=placed[0][0])
 
         return await self._connection.write(work)
 

@@ -111,7 +111,7 @@ class CacheQueries:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryQueries:
-    """insert: DELIVERY without its last column, which is the position, then thread twice.
+    """insert: DELIVERY without its last column, which is the position and is returned, then thread twice.
 
     get: id. keyed: principal, key. find: prefix, end of the prefix, limit. queue: thread, after, limit. head: thread three
     times. queued_places: thread. place: position, id. drop: the moment, limit; strip: likewise.
@@ -329,7 +329,7 @@ def _add(model: Any, thread_model: Any) -> str:
     values = (*(ARG for _ in DELIVERY[:-1]), place)
     # From the thread's own row: there is no queue for a thread that is not there.
     row = thread_model.select(*values).where(thread.key == ARG)
-    return _sql(model.insert_from(row, _pick(delivery, DELIVERY)))
+    return f'{_sql(model.insert_from(row, _pick(delivery, DELIVERY)))} RETURNING "position"'
 
 
 def _head(model: Any) -> str:
