@@ -858,9 +858,14 @@ def wrong_lines(op: Mapping[str, Any]) -> Iterator[tuple[str, list[str], set[str
         yield "no arguments", head, {"validation"}
     yield "unknown option", [*command_line(op, base), "--no-such-option"], {"validation"}
     yield "too many words", [*command_line(op, base), *["x"] * 9], {"validation"}
-    for name in op["schema"].get("properties", {}):
+    for number, name in enumerate(op["schema"].get("properties", {})):
         option = f"--{name.replace('_', '-')}"
-        for value in (NOT_UTF8,) if accepts_text(op, name) else (NOT_UTF8, "no such value"):
+        # What is not text is refused in one place, whatever the option.
+        values = (
+            *((NOT_UTF8,) if number == 0 else ()),
+            *(() if accepts_text(op, name) else ("no such value",)),
+        )
+        for value in values:
             rest = {key: kept for key, kept in base.items() if key != name}
             words = [*command_line(op, rest), f"{option}={value}"]
             yield f"{option}={value!a}", words, {"validation"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-ROUNDS = 20
+ROUNDS = 8
 DEATHS = 4
 SEED = 20260504
 

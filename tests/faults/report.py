@@ -22,6 +22,7 @@ from .table import NOT_HERE, ROWS
 
 BEGIN = "<!-- faults: begin -->"
 END = "<!-- faults: end -->"
+FOLDER = "tests/faults/"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,18 +87,23 @@ def page(lines: list[dict[str, Any]], measured_with: dict[str, str]) -> str:
     out = [
         f"Measured with {head}; tier {' and '.join(tiers)}, seed {', '.join(map(str, seeds))}.",
         "",
-        "| row | fault | what holds | measured |",
+        "| row | fault | what holds | test and what it counted |",
         "|---|---|---|---|",
     ]
     for row, (fault, holds) in ROWS.items():
-        out.append(f"| {row} | {fault} | {holds} | {_measured(row, by_row.get(row, []))} |")
+        measured = _measured(row, by_row.get(row, []), several_tiers=len(tiers) > 1)
+        out.append(f"| {row} | {fault} | {holds} | {measured} |")
     return "\n".join(out)
 
 
-def _measured(row: str, lines: list[dict[str, Any]]) -> str:
+def _measured(row: str, lines: list[dict[str, Any]], *, several_tiers: bool) -> str:
     if not lines:
         return NOT_HERE.get(row, "not in this run")
-    return "<br>".join(_figures(line["figures"]) for line in lines)
+    return "<br>".join(
+        f"`{line['test'].removeprefix(FOLDER)}`{' (' + line['tier'] + ')' if several_tiers else ''}: "
+        f"{_figures(line['figures'])}"
+        for line in lines
+    )
 
 
 def _figures(figures: dict[str, Any]) -> str:
