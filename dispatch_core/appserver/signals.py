@@ -51,11 +51,15 @@ class TurnTroubled:
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """What the thread is doing. loaded: Codex holds it in memory. waiting: a turn cannot go on without an answer."""
+    """What the thread is doing.
+
+    loaded: Codex holds it in memory. waiting: a turn cannot go on without an answer. idle: nothing runs.
+    """
 
     thread_id: str
     loaded: bool
     waiting: bool
+    idle: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +145,9 @@ def project(method: str, params: Mapping[str, Any]) -> Signal | None:
     return reader(thread_id, params)
 
 
-def turn_status(word: str | None) -> TurnStatus:
-    """Return our word for Codex's turn status; an unknown word is UNKNOWN."""
-    return OUTCOMES.get(word or "", TurnStatus.UNKNOWN)
+def turn_status(word: object) -> TurnStatus:
+    """Return our word for Codex's turn status; an unknown word, or what is none, is UNKNOWN."""
+    return OUTCOMES.get(word, TurnStatus.UNKNOWN) if isinstance(word, str) else TurnStatus.UNKNOWN
 
 
 def error_text(turn: Mapping[str, Any]) -> str | None:
@@ -178,9 +182,12 @@ def _status(thread_id: str, params: Mapping[str, Any]) -> Signal | None:
     status = params.get("status")
     if not isinstance(status, dict):
         return None
-    flags = status.get("activeFlags") or ()
-    waiting = bool(WAITING.intersection(map(str, flags)))
-    return StatusChanged(thread_id, loaded=status.get("type") != "notLoaded", waiting=waiting)
+    flags = status.get("activeFlags")
+    waiting = isinstance(flags, list) and bool(WAITING.intersection(map(str, flags)))
+    word = status.get("type")
+    return StatusChanged(
+        thread_id, loaded=word != "notLoaded", waiting=waiting, idle=word == "idle"
+    )
 
 
 def _item_started(thread_id: str, params: Mapping[str, Any]) -> Signal | None:

@@ -87,27 +87,30 @@ class Epoch:
     """The Codex process that a message was given to.
 
     boot_id: of the machine's start. pid and start_time (clock ticks from boot, None where the system does not tell) name one
-    process of that boot. generation: counts the Codex processes of one daemon, from 1.
+    process of that boot. generation: counts the Codex processes of one daemon, from 1. version: of Codex, such as 0.169.0,
+    None if it is not known.
     """
 
     boot_id: str
     pid: int
     start_time: int | None
     generation: int
+    version: str | None = None
 
     def __str__(self) -> str:
         started = "" if self.start_time is None else self.start_time
-        return f"{self.boot_id}/{self.pid}/{started}/{self.generation}"
+        return f"{self.boot_id}/{self.pid}/{started}/{self.generation}/{self.version or ''}"
 
     @classmethod
     def parse(cls, text: str) -> Epoch:
         """Return the epoch that ``str`` wrote. Raises ValueError."""
-        boot_id, pid, started, generation = text.split("/")
+        boot_id, pid, started, generation, version = text.split("/")
         return cls(
             boot_id=boot_id,
             pid=int(pid),
             start_time=int(started) if started else None,
             generation=int(generation),
+            version=version or None,
         )
 
 

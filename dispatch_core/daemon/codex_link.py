@@ -32,11 +32,6 @@ class SupervisedCodex:
         return self._supervisor
 
     @property
-    def proven(self) -> bool:
-        """Whether this version of Codex stores a message before it asks the model."""
-        return self._supervisor.health.version in self._proven
-
-    @property
     def epoch(self) -> Epoch | None:
         """The Codex process that runs now; None while there is none."""
         epoch = self._supervisor.epoch
@@ -47,6 +42,10 @@ class SupervisedCodex:
     def pinned(self, epoch: Epoch) -> Codex:
         """Return the client of this very process. Raises CodexUnavailable once it is gone."""
         return self._supervisor.pinned(epoch)
+
+    def proven(self, epoch: Epoch) -> bool:
+        """Whether the version of a Codex process is known to store a message before it asks the model."""
+        return epoch.version is not None and epoch.version in self._proven
 
     def gone(self, epoch: Epoch) -> bool | None:
         """Return whether a Codex process of this boot is proven to have ended; None when it cannot be told."""

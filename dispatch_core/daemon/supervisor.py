@@ -264,6 +264,7 @@ class Supervisor:
             pid=server.pid,
             start_time=server.start_time,
             generation=self.generation,
+            version=self.health.version,
         )
         self.health.began(server, epoch)
         self._file.write(epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from dispatch_core.engine.deliveries.flight import Flight
 
 REVERTED = "turns were taken back; history says which one is the newest"
+UNHEARD = "Codex says that nothing runs, and has not said how the turn ended"
+SILENCE = timedelta(seconds=5)
 REMEMBERED = 32  # ended turns, and messages, by which late news about them is recognised
 
 
@@ -44,7 +47,9 @@ class Lane:
     delivery of which a person must say what became of it before another one goes. sending: somebody is in the middle of
     sending. lock: held while a message is handed over and while history is read for the end of a turn. submitting: a message is
     on its way and Codex has not said which turn it became; signals that arrive meanwhile are held back, because the answer
-    precedes them on the wire. reverts: how many times Codex was asked to take turns back and has not said that it did. dirty:
+    precedes them on the wire. reverts: how many times Codex was asked to take turns back and has not said that it did.
+    idle_since: when Codex said that nothing runs, while it has not said how the turn ended; silent: it has gone on not
+    saying it. dirty:
     what is here must reach the registry before anybody is told that the thread is settled; saving: it is being written.
     """
 
@@ -67,6 +72,8 @@ class Lane:
         self.sending = False
         self.submitting = False
         self.reverts = 0
+        self.silent = False
+        self.idle_since: datetime | None = None
         self.dirty = False
         self.saving = False
         self.lock = anyio.Lock(fast_acquire=True)
@@ -261,10 +268,24 @@ class Lane:
             self.turn = replace(self.turn, status=TurnStatus.UNKNOWN, error=REVERTED)
         self.touch()
 
+    def fall_silent(self, at: datetime) -> bool:
+        """Give up hearing how the turn ended, if Codex said ``SILENCE`` ago that nothing runs; return whether that is new.
+
+        One damaged line may have said it. History has to tell.
+        """
+        if self.active is None or self.idle_since is None or at - self.idle_since < SILENCE:
+            return False
+        self.silent, self.idle_since = True, None
+        if self.flight is not None and self.flight.state.in_flight:
+            self.flight.doubt = True
+        self.conclude(TurnStatus.UNKNOWN, UNHEARD, at)
+        return True
+
     def lose(self, at: datetime) -> bool:
         """Codex is gone; return whether a turn was cut off, whose end is unknown now."""
         self.generation = None
         self.waiting = False
+        self.silent, self.idle_since = False, None
         self._started.clear()
         self._commands.clear()
         self.reverts = 0
@@ -294,8 +315,8 @@ class Lane:
                 return self._turn_ended(signal, at)
             case TurnTroubled(turn_id=turn_id, message=message):
                 return self._trouble(turn_id, message)
-            case StatusChanged(loaded=loaded, waiting=waiting):
-                return self._status_changed(loaded=loaded, waiting=waiting)
+            case StatusChanged():
+                return self._status_changed(signal, at)
             case MessageSeen(turn_id=turn_id, client_id=client_id):
                 return self._message_seen(turn_id, client_id)
             case NameChanged(name=name):
@@ -320,6 +341,7 @@ class Lane:
         if turn_id in self._ended:
             return False
         self.active = turn_id
+        self.silent, self.idle_since = False, None
         self._started.add(turn_id)
         if self.turn is None or self.turn.id != turn_id:
             if self.turn is not None and self.turn.id is None:
@@ -335,6 +357,7 @@ class Lane:
     def _turn_ended(self, signal: TurnEnded, at: datetime) -> bool:
         self._ended.append(signal.turn_id)
         self._started.discard(signal.turn_id)
+        self.silent, self.idle_since = False, None
         self.materialized = True
         if self.active in (signal.turn_id, None):
             self.active = None
@@ -365,10 +388,11 @@ class Lane:
         self.take_back()
         return True
 
-    def _status_changed(self, *, loaded: bool, waiting: bool) -> bool:
-        changed = waiting != self.waiting
-        self.waiting = waiting
-        if not loaded:
+    def _status_changed(self, signal: StatusChanged, at: datetime) -> bool:
+        changed = signal.waiting != self.waiting
+        self.waiting = signal.waiting
+        self.idle_since = at if signal.idle and self.active is not None else None
+        if not signal.loaded:
             self.generation = None
         if changed:
             self.touch()

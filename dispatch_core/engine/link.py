@@ -12,15 +12,11 @@ if TYPE_CHECKING:
 class CodexLink(Protocol):
     """The connection, whichever process is behind it.
 
-    generation: counts the Codex processes; 0 before the first. proven: this version of Codex is known to store a message before
-    it asks the model, so that a message that its history does not have has not run.
+    generation: counts the Codex processes; 0 before the first.
     """
 
     @property
     def generation(self) -> int: ...
-
-    @property
-    def proven(self) -> bool: ...
 
     @property
     def epoch(self) -> Epoch | None:
@@ -31,6 +27,13 @@ class CodexLink(Protocol):
         """Return the client of this very process, whose requests never reach another one.
 
         Raises CodexUnavailable once it is gone.
+        """
+        ...
+
+    def proven(self, epoch: Epoch) -> bool:
+        """Whether the version of a Codex process is known to store a message before it asks the model.
+
+        Only then has a message not run that the history does not have.
         """
         ...
 

@@ -11,8 +11,10 @@ from anyio.lowlevel import checkpoint
 
 from dispatch_core import appserver
 from dispatch_core.contracts.deliveries import DeliveryState
+from dispatch_core.contracts.events import EventKind
 from dispatch_core.contracts.records import ThreadRecord, TurnRecord, TurnStatus
 from dispatch_core.engine.lane import REVERTED
+from dispatch_core.engine.refusals import differs
 from dispatch_core.engine.registrar import News
 from dispatch_core.engine.roster import ENDINGS
 from dispatch_core.errors import (
@@ -114,8 +116,12 @@ class Recovery:
             await self.look_again()
 
     async def look_again(self) -> None:
-        """Ask history about every delivery that is in doubt, if Codex runs."""
-        for lane in [lane for lane in self._roster.lanes.values() if lane.in_doubt]:
+        """Ask history about every delivery that is in doubt, and every turn whose end was not heard, if Codex runs."""
+        for lane in self._roster.lanes.values():
+            if lane.fall_silent(self._clock.now()):
+                turn_id = lane.turn.id if lane.turn else None
+                self._registrar.mark(lane, News(EventKind.TURN_UNKNOWN, turn_id))
+        for lane in [each for each in self._roster.lanes.values() if each.in_doubt or each.silent]:
             if lane.unresolved and not self.ahead and self._link.epoch is not None:
                 await self._look_again(lane)
 
@@ -234,8 +240,11 @@ class Recovery:
         generation = self._link.generation
         try:
             if lane.generation != generation or not generation:
-                await appserver.threads.resume(self._link.codex, lane.native_id, thread.settings)
-                lane.generation = generation or self._link.generation
+                loaded = await appserver.threads.resume(
+                    self._link.codex, lane.native_id, thread.settings
+                )
+                if not differs(thread, loaded):  # else it is refused when it is used next
+                    lane.generation = generation or self._link.generation
             return await appserver.turns.find_turn(
                 self._link.codex, lane.native_id, turn_id=turn.id, message_id=turn.message_id
             )

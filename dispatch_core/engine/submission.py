@@ -248,7 +248,7 @@ class Submission:
     ) -> None:
         """Record that Codex has not taken the delivery."""
         flight.reason, flight.evidence = f"{error.code}: {error.message}", "answer"
-        flight.state = state
+        flight.state, flight.refused = state, True
         lane.withdraw()
         await self._registrar.settle(lane)
 

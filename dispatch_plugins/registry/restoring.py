@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     import peewee
 
 RESTORED: Final = (
-    "the registry was restored from a backup in which it waited: it may have been sent since"
+    "the registry was restored from a backup in which it had not ended: it may have been sent since"
 )
+OPEN: Final = [
+    state.value for state in DeliveryState if state is DeliveryState.QUEUED or state.in_flight
+]
 SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 
 
@@ -99,7 +102,7 @@ def restore(path: Path, chosen: RestorePlan) -> None:
 
 
 def _doubt_what_waits(draft: Path) -> None:
-    """Leave it to a person whether what waited when the backup was made has been sent since."""
+    """Leave it to a person what became since of a message that had not ended when the backup was made."""
     database = connect_to(draft, BUSY_TIMEOUT)
     database.connect()
     try:
@@ -107,7 +110,7 @@ def _doubt_what_waits(draft: Path) -> None:
             delivery: Any = tables(database).delivery
             (
                 delivery.update(state=DeliveryState.UNKNOWN.value, reason=RESTORED)
-                .where(delivery.state == DeliveryState.QUEUED.value)
+                .where(delivery.state.in_(OPEN))
                 .execute()
             )
     except DATABASE_ERRORS as error:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .checker import ENDED, Report, check, gather
@@ -147,9 +148,16 @@ def storm(messages: Messages, random: Random, *, lanes: int, count: int, kills: 
             clients.submit(messages.send_all, [(lane, how, messages.marker()) for lane, how in s])
             for s in shares
         ]
+
+        def have_begun(due: int) -> bool:
+            for client in sent:
+                if client.done():
+                    client.result()  # what ended it, should it have failed
+            return messages.begun() >= due
+
         for n in range(kills):
             due = count * n // kills
-            until(lambda due=due: messages.begun() >= due, f"{due} messages were sent")
+            until(partial(have_begun, due), f"{due} messages were sent")
             time.sleep(random.uniform(0, 0.06))  # the fault's own moment; nothing is awaited
             killer.kill()
         for future in sent:

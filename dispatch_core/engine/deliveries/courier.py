@@ -21,6 +21,7 @@ from dispatch_core.errors import (
     DeliveryConflict,
     DispatchError,
     LaneBusy,
+    NotFound,
     OutcomeUnknown,
     StorageError,
 )
@@ -186,7 +187,7 @@ class Courier:
             await self._pause(lane.key, ready)
             return True
         except DispatchError as error:
-            await self._refuse(head, error)
+            await self._hold(head, error, ready)
             return True
         self._pauses_of.pop(lane.key, None)
         return False
@@ -222,12 +223,19 @@ class Courier:
         with anyio.move_on_after(random.uniform(pause / 2, pause)):  # noqa: S311 -- jitter
             await ready.wait()
 
-    async def _refuse(self, head: DeliveryRecord, error: DispatchError) -> None:
-        """A message that can never be sent is over, unless it was claimed, and is so already."""
+    async def _hold(self, head: DeliveryRecord, error: DispatchError, ready: anyio.Event) -> None:
+        """A message whose thread cannot be used waits, and says why; it is over when the thread is gone."""
         now = await self._store.get(head.id)
-        if now is not None and now.state is DeliveryState.QUEUED:
-            why = f"{error.code}: {error.message}"
+        if now is None or now.state is not DeliveryState.QUEUED:
+            return  # it was refused itself
+        why = f"{error.code}: {error.message}"
+        if isinstance(error, NotFound):
             await self._end(now, DeliveryState.REJECTED, why, key=None)
+            return
+        if now.reason != why:
+            log.warning("delivery %s waits: %s", head.id, why)
+            await self._ledger.move(now, DeliveryState.QUEUED, reason=why)
+        await self._pause(head.thread, ready)
 
     async def _end(
         self, record: DeliveryRecord, state: DeliveryState, why: str, **changes: Any

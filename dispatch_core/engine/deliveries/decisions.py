@@ -69,7 +69,7 @@ class Decisions:
 
     async def copy_of(self, delivery: DeliveryRecord) -> DeliveryRecord | None:
         """Return the delivery as which one that was in doubt was sent again."""
-        return await self._store.keyed(PERSON, _key(delivery))
+        return await self._store.keyed(PERSON, _key(delivery.id))
 
     async def _end(
         self, delivery: DeliveryRecord, state: DeliveryState, why: str | None
@@ -90,7 +90,7 @@ class Decisions:
             state=DeliveryState.QUEUED,
             when=When.IDLE,
             principal=PERSON,
-            key=_key(delivery),
+            key=_key(delivery.id),
             retry_of=delivery.id,
             created_at=self._clock.now(),
             **_UNSENT,
@@ -112,5 +112,10 @@ class Decisions:
             )
 
 
-def _key(delivery: DeliveryRecord) -> str:
-    return f"resend {delivery.id}"
+def is_copy(delivery: DeliveryRecord) -> bool:
+    """Whether a delivery is one that was in doubt, sent again; withdrawn, it gives its key back, for it may be sent once more."""
+    return delivery.retry_of is not None and delivery.key == _key(delivery.retry_of)
+
+
+def _key(doubtful: str) -> str:
+    return f"resend {doubtful}"

@@ -11,7 +11,7 @@ import anyio
 
 from dispatch_core import failpoints
 from dispatch_core.contracts.deliveries import DeliveryRecord, DeliveryState, Verdict, When
-from dispatch_core.engine.deliveries.decisions import Decisions
+from dispatch_core.engine.deliveries.decisions import Decisions, is_copy
 from dispatch_core.engine.deliveries.ledger import conflict
 from dispatch_core.engine.deliveries.reconciliation import digest
 from dispatch_core.engine.ids import uuid7
@@ -131,6 +131,7 @@ class DeliveryDesk:
             evidence="operator",
             reason=f"withdrawn by {caller.principal}",
             ended_at=self._clock.now(),
+            **({"key": None} if is_copy(delivery) else {}),
         )
         await failpoints.reach("cancel.after_commit")
         return record

@@ -29,7 +29,7 @@ class Flight:
     record: as the registry has it. state, turn_id, merged, evidence, reason, ended_at: as it is known here, which the registry
     is told next. deaths: of Codex processes that had it. doubt: the process that had it is gone, or did not answer; only
     history can tell. witnessed: this daemon saw that process end. since: id of a turn that history had before the message, None
-    when none is known. ran: the model was heard to work on it.
+    when none is known. ran: the model was heard to work on it. refused: Codex did not take it.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Flight:
         self.witnessed = False
         self.since = since
         self.ran = False
+        self.refused = False
         self.lock = anyio.Lock(fast_acquire=True)
 
     @property
@@ -89,6 +90,7 @@ class Flight:
             case TurnEnded(turn_id=turn_id) if turn_id == self.turn_id:
                 state = OF_TURN.get(signal.status)
                 if state is None or not state.ended:
+                    self.doubt = True  # it has ended in a way that history may have a word for
                     return
                 self.end(state, "event", at, reason=signal.error)
 

@@ -97,6 +97,7 @@ class Ledger:
             changes["key"] = None  # its sender was told that nothing happened, and may try again
         if state is S.QUEUED:
             changes |= {"epoch": None, "turn_id": None, "deaths": flight.deaths}
+            changes["attempt"] = before.attempt - flight.refused  # Codex never had it
         machine.check(before.state, state)
         await failpoints.reach(f"{step}.before_commit")
         record = await self._store.move(before, state, **changes)

@@ -70,19 +70,22 @@ class Reconciliation:
         if not flight.doubt:
             return
         await failpoints.reach("reconcile.before_history")
+        epoch = flight.record.epoch
+        # Before history is read: a process that lives then may still store the message behind our back, and end after that.
+        gone = None if epoch is None else self._link.gone(epoch)
         evidence = await self._evidence(thread, lane, flight)
         await failpoints.reach("reconcile.after_history")
         if lane.flight is not flight or not flight.doubt:
             return  # Codex has said it meanwhile
-        epoch = flight.record.epoch
         decision = decide(
             flight.record,
             evidence,
             boot_id=self._boot_id,
-            gone=None if epoch is None else self._link.gone(epoch),
-            proven=self._link.proven,
+            gone=gone,
+            proven=epoch is not None and self._link.proven(epoch),
             died=flight.witnessed,
             late=self._late(flight),
+            silent=lane.silent,
         )
         if decision.state is None:
             return

@@ -90,13 +90,15 @@ def decide(  # noqa: PLR0913 -- facts, all by keyword
     proven: bool,
     died: bool,
     late: bool = False,
+    silent: bool = False,
 ) -> Decision:
     """Return what becomes of a delivery in flight.
 
     boot_id: of this boot. gone: whether the process it was given to is proven to have ended; None: it cannot be told. proven:
     whether this version of Codex stores a message before it asks the model, so that absence means that nothing ran. died: it was
     Codex that ended, and not the daemon that took Codex with it; only that can be the message's fault. late: it was given to
-    Codex so long ago that no answer is to be expected.
+    Codex so long ago that no answer is to be expected. silent: Codex has said that nothing runs in the thread, and not how its
+    turn ended.
     """
     if len(evidence.found) > 1:
         return _unknown(TWICE)
@@ -104,7 +106,7 @@ def decide(  # noqa: PLR0913 -- facts, all by keyword
     lives = gone is False and epoch is not None and epoch.boot_id == boot_id
     if evidence.found:
         # Of a turn that has just begun, history may say that it was interrupted; the process that runs it says how it ends.
-        early = lives and evidence.found[0].status is TurnStatus.INTERRUPTED
+        early = lives and not silent and evidence.found[0].status is TurnStatus.INTERRUPTED
         return WAIT if early else _adopt(evidence.found[0])
     if lives:
         return _unknown(UNANSWERED) if late else WAIT

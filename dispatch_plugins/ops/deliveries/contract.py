@@ -111,6 +111,7 @@ class EpochView(OpOutput):
     pid: int = Field(description="Its process id.")
     start_time: int | None = Field(description="Clock ticks from boot; null if unknown.")
     generation: int = Field(description="The how manieth Codex process of its daemon it was.")
+    version: str | None = Field(description="Of Codex; null if unknown.")
 
 
 class DeliveryView(OpOutput):

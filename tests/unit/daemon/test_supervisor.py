@@ -261,5 +261,5 @@ async def test_the_status_has_everything_about_codex(tmp_path):
     assert codex.heartbeat.at
     assert (codex.traffic.in_flight, codex.traffic.limit) == (0, 32)
     assert codex.rss_bytes > 1 << 20
-    assert codex.epoch.endswith("/1")
+    assert codex.epoch.endswith("/1/0.169.0")
     assert (gone.pid, gone.heartbeat, gone.traffic) == (None, None, None)

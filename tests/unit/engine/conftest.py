@@ -47,7 +47,7 @@ class ScriptedCodex:
 
     def __init__(self):
         self.generation = 1
-        self.proven = True
+        self.version, self.unproven = "1", set()
         self.up = True
         self.loaded, self.stored, self.running = set(), {}, {}
         self.injected, self.commands = {}, {}
@@ -61,7 +61,11 @@ class ScriptedCodex:
     @property
     def epoch(self):
         process = Epoch(
-            boot_id=BOOT, pid=1000 + self.generation, start_time=1, generation=self.generation
+            boot_id=BOOT,
+            pid=1000 + self.generation,
+            start_time=1,
+            generation=self.generation,
+            version=self.version,
         )
         return process if self.up else None
 
@@ -69,6 +73,9 @@ class ScriptedCodex:
         if epoch != self.epoch:
             raise CodexUnavailable("that Codex is gone")
         return self
+
+    def proven(self, epoch):
+        return epoch.version not in self.unproven
 
     def gone(self, epoch):
         return epoch != self.epoch

@@ -94,6 +94,9 @@ async def test_a_wait_ends_when_the_last_message_ends_without_having_been_sent(
             await world.lanes.settled(thread)
             ended.set()
 
+        async def refuse(params):
+            raise CodexError("input_too_large")
+
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         early = ended.is_set()
@@ -103,7 +106,7 @@ async def test_a_wait_ends_when_the_last_message_ends_without_having_been_sent(
             case DeliveryState.EXPIRED:
                 world.clock.advance(minutes=2)
             case DeliveryState.REJECTED:
-                folder.rmdir()
+                world.codex.on["turn/start"] = refuse
         await world.restart()
         await world.becomes(delivery, end)
         await ended.wait()
@@ -214,7 +217,7 @@ async def test_a_message_that_codex_is_too_busy_for_is_tried_again(world):
         sent = await world.becomes(delivery, DeliveryState.SUBMITTED)
 
         assert answers == []
-        assert sent.attempt == 3
+        assert sent.attempt == 1  # what Codex did not take is no attempt
 
 
 async def test_a_message_waits_while_another_process_holds_the_thread(world):
@@ -257,6 +260,46 @@ async def test_a_message_that_codex_refuses_is_rejected_and_the_next_one_goes(wo
         assert "input_too_large" in rejected.reason
         assert await world.becomes(second, DeliveryState.SUBMITTED)
         assert again.id != first.id
+
+
+async def test_messages_wait_while_their_thread_cannot_be_loaded_and_say_why(world):
+    async with world.running():
+        thread, turn = await world.busy()
+        world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
+        await world.end_turn(thread)
+        lane = world.lanes._lanes[thread.key]
+
+        async def misconfigured(params):
+            refused.set()
+            raise CodexError("failed to load configuration")
+
+        refused = anyio.Event()
+        lane.generation, world.codex.on["thread/resume"] = None, misconfigured
+        messages = [await world.queued(thread, text) for text in ("one", "two", "three")]
+        await refused.wait()
+        while (first := await world.delivery(messages[0].id)).reason is None:
+            await anyio.lowlevel.checkpoint()
+        waiting = [await state(world, message) for message in messages]
+        del world.codex.on["thread/resume"]
+        sent = await world.becomes(messages[0], DeliveryState.SUBMITTED)
+
+        assert waiting == [DeliveryState.QUEUED] * 3
+        assert "failed to load configuration" in first.reason
+        assert sent.reason is None
+
+
+async def test_what_waits_for_a_thread_that_codex_has_lost_is_rejected(world):
+    async with world.running():
+        thread, _ = await world.busy()
+        await world.end_turn(thread)
+        world.codex.loaded.clear()
+        world.codex.stored.clear()
+        world.lanes._lanes[thread.key].generation = None
+
+        delivery = await world.queued(thread, "to nobody")
+
+        rejected = await world.becomes(delivery, DeliveryState.REJECTED)
+        assert "any more" in rejected.reason
 
 
 async def test_a_message_whose_time_is_over_is_not_sent(world):
@@ -443,7 +486,7 @@ async def doubtful(world, lost_answer):
             world.crash()
             raise lost_answer
 
-        world.codex.proven = False
+        world.codex.unproven = {world.codex.version}
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown) as caught:
             await world.send(thread, Message(text="doubtful"))
@@ -511,7 +554,7 @@ async def test_a_key_stands_for_the_message_as_it_was_sent_again(world, lost_ans
             world.crash()
             raise lost_answer
 
-        world.codex.proven = False
+        world.codex.unproven = {world.codex.version}
         world.codex.on["turn/start"] = die
         with pytest.raises(OutcomeUnknown) as caught:
             await world.send(thread, Message(text="once"), key="k")
@@ -524,6 +567,29 @@ async def test_a_key_stands_for_the_message_as_it_was_sent_again(world, lost_ans
 
         assert repeated.id == again.id
         assert world.said() == ["once", "once"]
+
+
+async def test_what_was_sent_again_and_withdrawn_can_be_sent_again_once_more(world, doubtful):
+    async with world.running():
+        _, doubt, _ = await doubtful()
+        store, move = world.storage.deliveries, world.storage.deliveries.move
+
+        async def full(current, state, **changes):
+            if current.id == doubt.id:
+                raise StorageError("the disk is full", hint="make room")
+            return await move(current, state, **changes)
+
+        store.move = full
+        with pytest.raises(StorageError):
+            await world.lanes.deliveries.resolve(doubt, Verdict.RESEND, HUMAN)
+        store.move = move
+        [copy, _] = await store.queue(doubt.thread, 2)
+        await world.lanes.deliveries.cancel(copy, HUMAN)
+
+        again = await world.lanes.deliveries.resolve(doubt, Verdict.RESEND, HUMAN)
+
+        assert again.id != copy.id
+        assert await world.becomes(again, DeliveryState.SUBMITTED)
 
 
 async def test_an_agent_does_not_decide(world, doubtful):

@@ -515,3 +515,102 @@ async def test_a_key_of_a_message_with_other_pictures_is_a_conflict(world, tmp_p
 
         with pytest.raises(DeliveryConflict, match="another message"):
             await world.send(thread, other, When.IDLE, key="k")
+
+
+# -- what proves that a message has not run --------------------------------------------------------
+
+
+async def test_a_history_read_while_the_process_still_lived_proves_nothing(world):
+    async with world.running():
+        thread = await world.thread()
+        doubtful = await in_doubt(world, thread)
+
+        async def stored_and_died_behind_our_back(params):
+            del world.codex.on["thread/read"]
+            seen = world.codex._thread_read(params)
+            world.codex.store(thread.native_id, "turn-x", "interrupted", doubtful)
+            world.crash()
+            return seen
+
+        world.codex.on["thread/read"] = stored_and_died_behind_our_back
+        await world.lanes._recovery.look_again()
+        early = await world.delivery(doubtful)
+        await world.restart()
+        found = await world.becomes(doubtful, DeliveryState.INTERRUPTED)
+
+        assert early.state is DeliveryState.SENDING
+        assert found.turn_id == "turn-x"
+        assert world.said() == ["doubtful"]
+
+
+async def test_what_is_proven_of_another_version_of_codex_proves_nothing(world, lost_answer):
+    async with world.running():
+        thread = await world.thread()
+
+        async def die(params):
+            del world.codex.on["turn/start"]
+            world.crash()
+            raise lost_answer
+
+        world.codex.on["turn/start"] = die
+        world.codex.unproven = {"1"}
+        with pytest.raises(OutcomeUnknown) as caught:
+            await world.send(thread, Message(text="once"))
+        world.codex.version = "2"
+        await world.restart()
+        doubt = await world.becomes(caught.value.details["delivery"], DeliveryState.UNKNOWN)
+
+        assert "not known of this version" in doubt.reason
+        assert world.said() == ["once"]
+
+
+# -- the end of a turn is not heard -----------------------------------------------------------------
+
+
+async def test_a_turn_whose_end_was_a_damaged_line_ends_as_history_says(world):
+    async with world.running():
+        thread, turn = await world.busy()
+        second = await world.queued(thread, "second")
+        world.codex.store(thread.native_id, turn.id, "completed", turn.message_id)
+        world.codex.running.clear()
+
+        world.status(thread, "idle")
+        await world.lanes._recovery.look_again()
+        early = await world.delivery(turn.message_id)
+        world.clock.advance(seconds=10)
+        await world.lanes._recovery.look_again()
+        done = await world.becomes(turn.message_id, DeliveryState.DONE)
+        sent = await world.becomes(second, DeliveryState.SUBMITTED)
+
+        assert early.state is DeliveryState.RUNNING
+        assert done.evidence == "history"
+        assert sent.turn_id != turn.id
+
+
+async def test_a_turn_that_goes_on_although_its_thread_was_said_to_be_idle_goes_on(world):
+    async with world.running():
+        thread, turn = await world.busy()
+        world.codex.store(thread.native_id, turn.id, "inProgress", turn.message_id)
+
+        world.status(thread, "idle")
+        world.clock.advance(seconds=10)
+        await world.lanes._recovery.look_again()
+        running = await world.delivery(turn.message_id)
+        world.completed(thread, turn.id)
+        done = await world.becomes(turn.message_id, DeliveryState.DONE)
+
+        assert running.state is DeliveryState.RUNNING
+        assert done.evidence == "event"
+
+
+async def test_an_end_of_a_turn_that_has_no_word_here_is_left_to_a_person(world):
+    async with world.running():
+        thread, turn = await world.busy()
+        world.codex.store(thread.native_id, turn.id, "evaporated", turn.message_id)
+
+        world.completed(thread, turn.id, "evaporated")
+        await world.lanes._recovery.look_again()
+        doubt = await world.becomes(turn.message_id, DeliveryState.UNKNOWN)
+
+        assert turn.id in doubt.reason
+        assert lane_of(world, thread).active is None

@@ -286,7 +286,7 @@ async def test_a_message_with_which_codex_dies_again_and_again_is_given_up(world
 async def test_a_version_of_codex_about_which_nothing_is_proven_leaves_it_to_a_person(
     world, lost_answer
 ):
-    world.codex.proven = False
+    world.codex.unproven = {world.codex.version}
     async with world.running():
         thread = await world.thread()
 

@@ -478,7 +478,7 @@ CASES: dict[str, tuple[Render, OpOutput]] = {
         delivery("unknown", reason=DOUBT, key="nightly-2026-05-04"),
         attempt=2,
         deaths=1,
-        epoch={"boot_id": "3f2a9c1e-1111-4222-8333-444455556666", "pid": 5145, "start_time": 1, "generation": 2},
+        epoch={"boot_id": "3f2a9c1e-1111-4222-8333-444455556666", "pid": 5145, "start_time": 1, "generation": 2, "version": "0.163.0"},
         claimed_at=ago(minutes=2),
         evidence="daemon",
         retry_of=OTHER,

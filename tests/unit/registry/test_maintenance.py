@@ -14,8 +14,8 @@ import peewee
 import pytest
 from anyio import fail_after, to_thread
 
-from dispatch_core.api import StorageError
-from dispatch_core.testing.storage import a_thread, a_turn
+from dispatch_core.api import DeliveryFilter, DeliveryState, StorageError
+from dispatch_core.testing.storage import a_thread, a_turn, deliveries_in_every_state
 from dispatch_plugins.registry import inspection
 from dispatch_plugins.registry.backend import PeeweeStorage
 from dispatch_plugins.registry.schema import SCHEMA_VERSION
@@ -469,3 +469,21 @@ def test_a_migration_waits_for_nobody_for_ever(first_schema, tmp_path):
         holder.close()
 
     assert PeeweeStorage(first_schema.parent).maintenance.check().schema == 1
+
+
+async def test_what_had_not_ended_in_a_backup_is_in_doubt_once_it_is_restored(
+    open_registry, maintenance
+):
+    async with open_registry() as registry:
+        added = {each.id: each for each in await deliveries_in_every_state(registry)}
+        copy = maintenance.backup()
+
+    maintenance.restore(maintenance.plan_restore(copy))
+
+    async with open_registry() as registry:
+        kept = {each.id: each for each in await registry.deliveries.list(DeliveryFilter(), 100)}
+    assert kept.keys() == added.keys()
+    for delivery_id, before in added.items():
+        ended = before.state.ended or before.state is DeliveryState.UNKNOWN
+        wanted = before.state if ended else DeliveryState.UNKNOWN
+        assert kept[delivery_id].state is wanted
