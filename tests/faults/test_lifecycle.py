@@ -142,6 +142,7 @@ def test_a_stop_while_a_message_is_handed_over_leaves_no_delivery_unexplained(
 ) -> None:
     rounds = tier.rounds(3, 200)
     stopped_in: dict[str, int] = {}
+    accepted = 0
     home.json("new", "lane", "--no-send")
     home.json("down")
 
@@ -161,6 +162,8 @@ def test_a_stop_while_a_message_is_handed_over_leaves_no_delivery_unexplained(
         time.sleep(tier.random.uniform(0.0, 0.3))  # anywhere in the pause, and a little behind it
         os.kill(pid, signal.SIGTERM)
         sender.communicate(timeout=LIMIT)
+        # What an earlier message left may be at the point before this one has arrived; then it is refused.
+        accepted += sender.returncode == 0
         eventually(lambda pid=pid: not alive(pid), "the daemon has ended")  # type: ignore[misc]
         for state, reason in deliveries(home):
             stopped_in[state] = stopped_in.get(state, 0) + 1
@@ -172,8 +175,14 @@ def test_a_stop_while_a_message_is_handed_over_leaves_no_delivery_unexplained(
     log_lines = (home.home / "offline" / "model.jsonl").read_text().splitlines()
     asked = [json.loads(line).get("text", "") for line in log_lines]
     twice = sum(asked.count(f"message {number}") > 1 for number in range(rounds))
-    figures(rounds=rounds, deliveries=len(states), seen_after_stop=stopped_in, asked_twice=twice)
-    assert len(states) == rounds
+    figures(
+        rounds=rounds,
+        accepted=accepted,
+        deliveries=len(states),
+        seen_after_stop=stopped_in,
+        asked_twice=twice,
+    )
+    assert len(states) == accepted > 0
     assert twice == 0
 
 

@@ -70,7 +70,7 @@ def test_the_page_says_what_was_measured_and_nothing_else() -> None:
 
     assert made.splitlines()[0] == "Measured with Codex 0.1; tier quick, seed 7."
     [row] = [line for line in made.splitlines() if line.startswith("| D1 |")]
-    assert row.endswith("| messages 10,000, lost 0 |")
+    assert row.endswith("| `t`: messages 10,000, lost 0 |")
     assert made.count("not in this run") == len(ROWS) - 1 - len(NOT_HERE)
 
 
