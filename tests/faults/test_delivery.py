@@ -65,6 +65,17 @@ def reached(messages: Messages) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
+def settle_all(messages: Messages) -> None:
+    """Return once everything has ended; the daemon may still be dying of the last failpoint."""
+
+    def settled() -> bool:
+        if not messages.world.alive():
+            messages.world.start()
+        return messages.settled()
+
+    until(settled, "everything has ended")
+
+
 def pass_by(messages: Messages, lane: str, point: str) -> None:
     """Make a delivery of a lane pass by a failpoint; somebody else starts the daemon again that dies of it."""
     world = messages.world
@@ -112,7 +123,8 @@ def test_a_kill_at_every_point_of_a_delivery_loses_and_repeats_nothing(
     with ThreadPoolExecutor(1) as client:
         for n, (point, target) in enumerate(plan):
             if point.startswith("load"):
-                messages.settle()  # else the thread is loaded for what is in doubt, and not again for a message
+                # Else the thread is loaded for what is in doubt, and not again for a message.
+                settle_all(messages)
             before, deadline = reached(messages), time.monotonic() + PATIENCE
             world.kill_daemon()
             world.use_codex(slow if point.startswith("submitted") else real)
@@ -129,7 +141,7 @@ def test_a_kill_at_every_point_of_a_delivery_loses_and_repeats_nothing(
                 assert time.monotonic() < deadline, f"{point}:{target} {messages.states()}"
                 time.sleep(0.005)
             passing.result()
-    messages.settle()
+    settle_all(messages)
 
     report = messages.report()
     figures(kills=reached(messages), points=len(names), **report.figures())
