@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import TYPE_CHECKING
 
 import anyio
 
+from dispatch_core.contracts.records import Source
 from dispatch_core.contracts.view import printable
 from dispatch_core.errors import (
     AuthorityDenied,
@@ -73,21 +76,41 @@ def vanished(thread: ThreadRecord) -> NotFound:
 
 
 def differs(thread: ThreadRecord, loaded: Started) -> bool:
-    """Return whether Codex holds a thread with another sandbox than it was made with."""
-    wanted, found = thread.settings.sandbox, loaded.sandbox
-    return wanted is not None and found is not None and wanted != found
+    """Return whether Codex holds a thread with another sandbox, or elsewhere, than it was made."""
+    return _difference(thread, loaded) is not None
 
 
 def refuse_other_settings(thread: ThreadRecord, loaded: Started) -> None:
-    """Raise CodexError when Codex holds a thread with another sandbox than it was made with; nothing is sent to it then."""
-    wanted, found = thread.settings.sandbox, loaded.sandbox
-    if differs(thread, loaded):
-        raise CodexError(
-            f"Codex has loaded {thread.handle} ({thread.ref}) with the sandbox {found}, and it was made with {wanted}; "
-            "nothing was sent",
-            hint=f"dispatch fork {thread.ref} NAME --sandbox {wanted} goes on with it as it was made",
-            details={"thread": thread.ref, "sandbox": found, "expected": wanted},
-        )
+    """Raise CodexError when Codex holds a thread with another sandbox, or elsewhere, than it was made; nothing is sent then."""
+    if (difference := _difference(thread, loaded)) is None:
+        return
+    setting, wanted, found = difference
+    raise CodexError(
+        f"Codex has loaded {thread.handle} ({thread.ref}) with the {_SETTINGS[setting]} {printable(found)}, and it was made with "
+        f"{printable(wanted)}; nothing was sent",
+        hint=f"dispatch fork {thread.ref} NAME --{setting} {shlex.quote(wanted)} goes on with it as it was made",
+        details={"thread": thread.ref, "setting": setting, "found": found, "expected": wanted},
+    )
+
+
+_SETTINGS = {"sandbox": "sandbox", "cwd": "working directory"}
+
+
+def _difference(thread: ThreadRecord, loaded: Started) -> tuple[str, str, str] | None:
+    """Return the option that Codex does not hold as we asked for it, what it was and what it is.
+
+    The others go with every turn. Where a thread works that somebody else made is theirs to change.
+    """
+    sandbox = thread.settings.sandbox
+    if None not in (sandbox, loaded.sandbox) and sandbox != loaded.sandbox:
+        return "sandbox", str(sandbox), str(loaded.sandbox)
+    if thread.source is Source.OWN and loaded.cwd and not _same(thread.cwd, loaded.cwd):
+        return "cwd", thread.cwd, loaded.cwd
+    return None
+
+
+def _same(directory: str, other: str) -> bool:
+    return directory == other or os.path.realpath(directory) == os.path.realpath(other)
 
 
 async def check_directory(thread: ThreadRecord) -> None:

@@ -23,22 +23,23 @@ def alive(pid: int) -> bool:
 
 
 def daemons(home: Path) -> list[int]:
-    """Return the pids of the daemons of a home."""
-    found = []
+    """Return the pids of the daemons of a home; a child that is about to become another program is none."""
+    parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or not alive(int(entry.name)):
             continue
         try:
             command = (entry / "cmdline").read_bytes()
             environment = (entry / "environ").read_bytes()
+            stat = (entry / "stat").read_text()
         except OSError:
             continue
         if (
             b"dispatch_core.daemon.main" in command
             and f"DISPATCH_HOME={home}\0".encode() in environment
         ):
-            found.append(int(entry.name))
-    return found
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 def codex_pid(dispatch: Dispatch, *, other_than: int | None = None) -> int:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ from .witness import Witness, witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    Ask = Callable[[str, object], None]
 
 PATIENCE = 90.0  # seconds for a condition; never a figure, only the end of a hang
 STEP = 0.005
@@ -261,8 +264,8 @@ def _is_zombie(pid: int) -> bool:
 
 
 @contextmanager
-def another_codex(world: World, thread_id: str) -> Iterator[None]:
-    """Let an app-server that is not the daemon's hold a thread while the context lasts."""
+def another_codex(world: World, thread_id: str, **choices: str) -> Iterator[Ask]:
+    """Let an app-server that is not the daemon's hold a thread, as it is or otherwise, while the context lasts."""
     process = subprocess.Popen(
         [str(find_codex(None, os.environ).path), "app-server"],
         env=world.cli.environment,
@@ -274,8 +277,8 @@ def another_codex(world: World, thread_id: str) -> Iterator[None]:
     try:
         client = {"name": "another", "title": "Another", "version": "1"}
         _ask(process, 1, "initialize", {"clientInfo": client})
-        _ask(process, 2, "thread/resume", {"threadId": thread_id})
-        yield
+        _ask(process, 2, "thread/resume", {"threadId": thread_id, **choices})
+        yield partial(_ask, process, 3)
     finally:
         process.kill()
         process.communicate(timeout=PATIENCE)

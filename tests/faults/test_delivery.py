@@ -489,6 +489,61 @@ def test_sandbox_and_approvals_are_the_same_after_every_restart(
     assert settings[strict][0] != settings[plain][0]
 
 
+@pytest.mark.fault("A12")
+@pytest.mark.parametrize(
+    ("setting", "other"), [("sandbox", "danger-full-access"), ("cwd", "/")], ids=["sandbox", "cwd"]
+)
+def test_nothing_runs_in_a_thread_that_somebody_has_set_otherwise(
+    messages: Messages, figures: Callable[..., None], setting: str, other: str
+) -> None:
+    world = messages.world
+    world.start()
+    [lane] = messages.lanes(1, sandbox="read-only")
+    messages.send(lane, {})
+    messages.settle()
+    [thread] = world.rows("SELECT native_id, cwd FROM threads WHERE ref = ?", lane)
+    made = {"sandbox": "read-only", "cwd": thread["cwd"]}[setting]
+
+    def work_elsewhere(**choices: str) -> None:
+        """Run a turn as somebody who opens the thread without the daemon does."""
+        asked = len(world.witness.asked())
+        with another_codex(world, thread["native_id"], **choices) as ask:
+            said = [{"type": "text", "text": "offline:{}"}]
+            ask("turn/start", {"threadId": thread["native_id"], "input": said})
+            until(lambda: len(world.witness.asked()) > asked, "the other turn ran")
+
+    world.stop()
+    work_elsewhere(**{setting: other})
+    world.start()
+    refused = world.cli.error("send", lane, "Go on")
+    marker = messages.send(lane, {})
+    client = world.client()
+
+    def reason() -> str:
+        return str(
+            client.call("delivery.get", {"delivery": messages.accepted[marker]})["delivery"][
+                "reason"
+            ]
+        )
+
+    until(lambda: "nothing was sent" in reason(), "the message waits for that")
+    client.close()
+
+    assert f"{other}, and it was made with {made}; nothing was sent" in refused["message"]
+    assert "fork" in refused["hint"]
+    assert marker not in world.witness.markers()
+
+    world.stop()
+    work_elsewhere(**{setting: made})
+    world.start()
+    messages.settle()
+
+    report = messages.report()
+    figures(**report.figures())
+    assert report.broken == {}
+    assert report.done == 2
+
+
 def turn_settings(messages: Messages, lane: str) -> list[tuple[str, str]]:
     """Approval policy and sandbox of every turn of a thread, as Codex wrote them down."""
     [thread] = messages.world.rows("SELECT native_id FROM threads WHERE ref = ?", lane)
