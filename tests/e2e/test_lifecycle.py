@@ -11,35 +11,9 @@ import pytest
 
 from dispatch_core.testing.daemon import Dispatch, eventually, temporary_home
 
+from .processes import alive, daemons
+
 pytestmark = pytest.mark.e2e
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def daemons(home: Path) -> list[int]:
-    """Return the pids of the daemons of a home; a child that is about to become another program is none."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or not alive(int(entry.name)):
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes()
-            environment = (entry / "environ").read_bytes()
-            stat = (entry / "stat").read_text()
-        except OSError:
-            continue
-        if (
-            b"dispatch_core.daemon.main" in command
-            and f"DISPATCH_HOME={home}\0".encode() in environment
-        ):
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 def codex_pid(dispatch: Dispatch, *, other_than: int | None = None) -> int:

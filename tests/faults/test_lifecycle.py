@@ -22,6 +22,7 @@ from ..e2e.builds import (  # noqa: TID252 -- two folders of tests use the same 
     make_build,
     with_build,
 )
+from ..e2e.processes import alive, daemons, processes  # noqa: TID252 -- as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,32 +39,6 @@ LIMIT = 90.0
 def builds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     where = tmp_path_factory.mktemp("builds")
     return make_build(where / "old", OLD, {}), make_build(where / "new", NEW, OTHER_LIST)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def processes(home: Path) -> list[tuple[int, str]]:
-    """Return pid and command line of every process whose dispatch home this is, and of the app-servers that they started."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            environment = (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if f"DISPATCH_HOME={home}\0".encode() in environment and alive(int(entry.name)):
-            found.append((int(entry.name), command))
-    return found
-
-
-def daemons(home: Path) -> list[int]:
-    return [pid for pid, command in processes(home) if "dispatch_core.daemon.main run" in command]
 
 
 def greeting(dispatch: Dispatch) -> dict[str, Any]:

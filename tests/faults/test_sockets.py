@@ -24,6 +24,8 @@ from dispatch_core.control.sync_client import Connection
 from dispatch_core.errors import DaemonUnreachable, RemoteError, ValidationFailed
 from dispatch_core.testing.daemon import Dispatch, eventually
 
+from ..e2e.processes import daemons  # noqa: TID252 -- two folders of tests look for processes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,23 +33,6 @@ NOBODY = 65534
 HELLO = {"protocol": 1, "client": "test", "version": "1"}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to act as another user")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
-
-
-def daemons_of(home: Path) -> list[int]:
-    """Return the pids of the daemon processes of a home."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            environment = (process / "environ").read_bytes().split(b"\0")
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-            if (
-                b"dispatch_core.daemon.main" in words
-                and f"DISPATCH_HOME={home}".encode() in environment
-                and state != "Z"
-            ):
-                found.append(int(process.name))
-    return found
 
 
 @pytest.mark.fault("K1")
@@ -66,11 +51,11 @@ def test_8_starters_at_once_over_a_stale_socket_make_one_daemon(
         answers = [starter.communicate(timeout=90) for starter in starters]
         assert [starter.returncode for starter in starters] == [0] * 8, answers
         pids = {json.loads(out)["pid"] for out, _ in answers}
-        eventually(lambda pids=pids: set(daemons_of(home.home)) <= pids, "the losers have ended")
-        alive.append(len(daemons_of(home.home)))
-        assert pids == set(daemons_of(home.home))
+        eventually(lambda pids=pids: set(daemons(home.home)) <= pids, "the losers have ended")
+        alive.append(len(daemons(home.home)))
+        assert pids == set(daemons(home.home))
         os.kill(pids.pop(), signal.SIGKILL)
-        eventually(lambda: not daemons_of(home.home), "the daemon is gone")
+        eventually(lambda: not daemons(home.home), "the daemon is gone")
         assert stat.S_ISSOCK(os.lstat(home.socket).st_mode)  # stale now
 
     assert alive == [1] * rounds
@@ -449,7 +434,7 @@ def test_a_command_sends_no_byte_to_a_listener_of_another_user(
     assert [error["code"] for error in errors] == ["authority"] * 3
     assert all("belongs to user 65534" in error["message"] for error in errors)
     assert set(received) <= {"b''"}
-    assert daemons_of(home.home) == []
+    assert daemons(home.home) == []
     figures(
         commands=len(errors),
         connections=len(received),
