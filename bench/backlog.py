@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import anyio
@@ -19,8 +19,7 @@ from bench.measure import Goal, Result, interleave, short_directory
 from bench.registry import THREADS, fill
 from dispatch_core.api import DeliveryRecord, DeliveryState, Message, When
 from dispatch_plugins.registry.backend import FILE_NAME, PeeweeStorage
-from dispatch_plugins.registry.queries import DELIVERY
-from dispatch_plugins.registry.rows import delivery_changes
+from dispatch_plugins.registry.rows import delivery_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,8 +57,7 @@ async def fill_backlog(folder: Path) -> tuple[str, str, list[str]]:
         def work(transaction: Transaction) -> None:
             for number in range(MESSAGES):
                 thread = threads[number % len(threads)]
-                columns = delivery_changes(_fields(_delivery(number, thread)))
-                values = tuple(columns[name] for name in DELIVERY[:-1])
+                values = delivery_values(_delivery(number, thread))
                 transaction.rows(sql.insert, (*values, thread, thread))
 
         await storage.connection.write(work)
@@ -78,10 +76,6 @@ def _delivery(number: int, thread: str) -> DeliveryRecord:
         created_at=BEGAN + timedelta(milliseconds=number),
         message=Message(text=text),
     )
-
-
-def _fields(record: DeliveryRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in DeliveryRecord.__dataclass_fields__}
 
 
 def _heads(rounds: int, folder: Path, sql: str, threads: Sequence[str]) -> Iterable[Result]:

@@ -163,20 +163,21 @@ class Connection:
             except StorageError as error:
                 self._failed = error
                 raise
+            transaction, alone = Transaction(self._writer), len(batch) == 1
             for entry in batch:
                 entry.error = None
-                self._attempt(entry, alone=len(batch) == 1)
+                self._attempt(entry, transaction, alone=alone)
             if driver(self._writer).in_transaction:
                 self._run("COMMIT")
         finally:
             self._abandon_transaction()
 
-    def _attempt(self, entry: Entry[Transaction], *, alone: bool) -> None:
+    def _attempt(self, entry: Entry[Transaction], transaction: Transaction, *, alone: bool) -> None:
         """Run one piece of work; undo it, and it alone, if it raises."""
         if not alone:
             self._run("SAVEPOINT work")
         try:
-            entry.result = entry.work(Transaction(self._writer))
+            entry.result = entry.work(transaction)
         except BaseException as error:
             if self._concerns_all(error):
                 raise

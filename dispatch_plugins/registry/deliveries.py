@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from dispatch_core.api import DeliveryFilter, DeliveryRecord, DeliveryState, ThreadNotFound
 from dispatch_plugins.registry import queries
-from dispatch_plugins.registry.rows import delivery_changes, delivery_of, text_of
+from dispatch_plugins.registry.rows import (
+    delivery_changes,
+    delivery_of,
+    delivery_values,
+    placed,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,8 +23,8 @@ if TYPE_CHECKING:
     from dispatch_plugins.registry.queries import DeliveryQueries
     from dispatch_plugins.registry.sql import Row
 
-_FIELDS: Final = tuple(field.name for field in fields(DeliveryRecord))
-_CHANGEABLE: Final = frozenset(_FIELDS) - {"id", "thread", "created_at", "state"}
+_FIELDS: Final = frozenset(field.name for field in fields(DeliveryRecord))
+_CHANGEABLE: Final = _FIELDS - {"id", "thread", "created_at", "state"}
 
 # They sort before every position and after every text.
 _FIRST: Final = -(2**63)
@@ -39,18 +45,17 @@ class PeeweeDeliveries:
     async def add(self, delivery: DeliveryRecord) -> DeliveryRecord:
         """Store a new delivery behind all others of its thread, or return the one that has its key already."""
         sql = self._queries
-        columns = delivery_changes({name: getattr(delivery, name) for name in _FIELDS})
-        values = tuple(columns[name] for name in queries.DELIVERY[:-1])
+        values = delivery_values(delivery)
 
         def work(transaction: Transaction) -> DeliveryRecord:
             if delivery.key is not None:
                 holder = transaction.rows(sql.keyed, (delivery.principal, delivery.key))
                 if holder:
                     return delivery_of(holder[0])
-            placed = transaction.rows(sql.insert, (*values, delivery.thread, delivery.thread))
-            if not placed:
+            found = transaction.rows(sql.insert, (*values, delivery.thread, delivery.thread))
+            if not found:
                 raise ThreadNotFound(delivery.thread)
-            return replace(delivery, position=placed[0][0])
+            return placed(delivery, found[0][0])
 
         return await self._connection.write(work)
 

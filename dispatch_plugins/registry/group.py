@@ -27,15 +27,24 @@ W = TypeVar("W")
 class Entry(Generic[W]):
     """One piece of work and what became of it. error: what it raised, or why nothing was changed."""
 
-    __slots__ = ("done", "error", "result", "taken", "work")
+    __slots__ = ("error", "result", "taken", "work")
 
     def __init__(self, work: Callable[[W], Any]) -> None:
         self.work = work
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = Event()
         # Whoever acquires it decides: the thread that the work is done, a cancelled caller that it never is.
         self.taken = threading.Lock()
+
+
+class Gathering(Generic[W]):
+    """What was asked for in the same moment. done: that of whoever asked first, and of all others, who wait in order already."""
+
+    __slots__ = ("done", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry[W]] = []
+        self.done = (Event(), Event())
 
 
 class GroupCommit(Generic[W]):
@@ -46,8 +55,8 @@ class GroupCommit(Generic[W]):
 
     def __init__(self, commit: Callable[[Sequence[Entry[W]]], None]) -> None:
         self._commit = commit
-        self._gathered: list[Entry[W]] = []
-        self._asked: SimpleQueue[list[Entry[W]] | None] = SimpleQueue()
+        self._gathering: Gathering[W] = Gathering()
+        self._asked: SimpleQueue[Gathering[W] | None] = SimpleQueue()
         self._token = current_token()
         # A thread of its own: every durable write crosses over and back, and to_thread.run_sync, which may have to start a
         # thread and carries a context along, takes twice as long for that.
@@ -61,24 +70,25 @@ class GroupCommit(Generic[W]):
         is delivered afterwards. Not to be called after ``close``.
         """
         await checkpoint_if_cancelled()
-        entry = Entry(work)
-        self._gathered.append(entry)
-        if len(self._gathered) == 1:
+        entry, gathering = Entry(work), self._gathering
+        gathering.entries.append(entry)
+        done = gathering.done[len(gathering.entries) > 1]
+        if done is gathering.done[0]:
             try:
                 # Whoever asks in the same moment is in the same commit.
                 await cancel_shielded_checkpoint()
             finally:
-                gathered, self._gathered = self._gathered, []
-                self._asked.put(gathered)
+                self._gathering = Gathering()
+                self._asked.put(gathering)
         try:
-            await entry.done.wait()
+            await done.wait()
         except get_cancelled_exc_class():
             if entry.taken.acquire(blocking=False):
                 raise
             # Too late: it is being written. What a cancelled scope of AnyIO raises it raises again at the caller's next
             # checkpoint, as after a thread that was waited for.
             with CancelScope(shield=True):
-                await entry.done.wait()
+                await done.wait()
         if entry.error is not None:
             raise entry.error
         result: T = entry.result
@@ -97,11 +107,12 @@ class GroupCommit(Generic[W]):
                 while asked[-1] is not None:
                     asked.append(self._asked.get_nowait())
             last = asked[-1] is None
-            self._run_batch([entry for gathered in asked for entry in gathered or ()])
+            self._run_batch([gathering for gathering in asked if gathering is not None])
 
-    def _run_batch(self, asked: Sequence[Entry[W]]) -> None:
+    def _run_batch(self, asked: Sequence[Gathering[W]]) -> None:
         """Commit what nobody has taken back, and wake who waits for it."""
-        batch = [entry for entry in asked if entry.taken.acquire(blocking=False)]
+        entries = (entry for gathering in asked for entry in gathering.entries)
+        batch = [entry for entry in entries if entry.taken.acquire(blocking=False)]
         if not batch:
             return
         try:
@@ -110,9 +121,10 @@ class GroupCommit(Generic[W]):
             for entry in batch:
                 entry.error = error
         with suppress(RunFinishedError):  # then nobody is left to be told
-            from_thread.run_sync(_wake, batch, token=self._token)
+            from_thread.run_sync(_wake, asked, token=self._token)
 
 
-def _wake(batch: Sequence[Entry[W]]) -> None:
-    for entry in batch:
-        entry.done.set()
+def _wake(asked: Sequence[Gathering[W]]) -> None:
+    for gathering in asked:
+        for done in gathering.done:
+            done.set()

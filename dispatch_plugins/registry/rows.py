@@ -110,6 +110,32 @@ def cached_values(value: Any, at: datetime) -> tuple[str, str]:
     return _json(value), text_of(at)
 
 
+def delivery_values(delivery: DeliveryRecord) -> tuple[Any, ...]:
+    """Return the columns of a delivery, in their order, but for its position. Raises ValueError for an impossible value."""
+    return (
+        delivery.id,
+        delivery.thread,
+        DeliveryState(delivery.state).value,
+        When(delivery.when).value,
+        delivery.digest,
+        delivery.principal,
+        text_of(delivery.created_at),
+        *_body(delivery.message),
+        delivery.key,
+        delivery.attempt,
+        delivery.deaths,
+        None if delivery.epoch is None else str(delivery.epoch),
+        delivery.turn_id,
+        int(delivery.merged),
+        delivery.evidence,
+        delivery.reason,
+        delivery.retry_of,
+        optional_text(delivery.expires_at),
+        optional_text(delivery.claimed_at),
+        optional_text(delivery.ended_at),
+    )
+
+
 def delivery_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that fields of a DeliveryRecord are kept in. Raises ValueError for an impossible value."""
     columns = {}
@@ -152,6 +178,12 @@ class _ThreadDraft:
     """A ThreadRecord that can still be written."""
 
     __slots__ = ThreadRecord.__slots__
+
+
+class _DeliveryDraft:
+    """A DeliveryRecord that can still be written."""
+
+    __slots__ = DeliveryRecord.__slots__
 
 
 class _TurnDraft:
@@ -290,6 +322,17 @@ def delivery_of(row: tuple[Any, ...]) -> DeliveryRecord:
         )
     except _UNREADABLE as problem:
         raise _unreadable("delivery", delivery_id, problem) from problem
+
+
+def placed(delivery: DeliveryRecord, position: int) -> DeliveryRecord:
+    """Return a delivery with its position. Every message that is accepted comes by: ``replace`` takes four times as long."""
+    draft: Any = _DeliveryDraft()
+    for name in DeliveryRecord.__slots__:
+        setattr(draft, name, getattr(delivery, name))
+    draft.position = position
+    draft.__class__ = DeliveryRecord
+    record: DeliveryRecord = draft
+    return record
 
 
 def request_of(row: tuple[Any, ...]) -> RequestRecord:
