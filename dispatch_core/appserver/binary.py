@@ -7,7 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -62,7 +62,19 @@ def find_codex(configured: str | None, env: Mapping[str, str]) -> CodexBinary:
     return CodexBinary(_bundled(), "wheel")
 
 
-async def codex_version(binary: Path) -> tuple[int, int, int]:
+class Version(NamedTuple):
+    """Of Codex. suffix: of a prerelease or a build, such as "-alpha.5": another program than the release."""
+
+    major: int
+    minor: int
+    patch: int
+    suffix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}{self.suffix}"
+
+
+async def codex_version(binary: Path) -> Version:
     """Return what ``codex --version`` says.
 
     Raises CodexUnavailable if it cannot be run, or says nothing of the kind within 10 s.
@@ -77,30 +89,29 @@ async def codex_version(binary: Path) -> tuple[int, int, int]:
         if not isinstance(error, TimeoutError):
             reason = f"cannot be run: {error.strerror or error}"
         raise CodexUnavailable(f"{binary} {reason}", hint=INSTALL_HINT) from error
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", output)
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)([-+][0-9A-Za-z.+-]+)?", output)
     if found is None:
         said = output.strip()[:200] or "nothing"
         raise CodexUnavailable(
             f"{binary} --version said {said!r}, which is no Codex version", hint=INSTALL_HINT
         )
-    return int(found[1]), int(found[2]), int(found[3])
+    return Version(int(found[1]), int(found[2]), int(found[3]), found[4] or "")
 
 
-def check_version(version: tuple[int, int, int]) -> str | None:
+def check_version(version: Version) -> str | None:
     """Return a note if this version is newer than any tested one, else None.
 
     Raises CodexUnavailable if it is too old.
     """
-    shown = ".".join(map(str, version))
-    if version < MIN_VERSION:
+    if version[:3] < MIN_VERSION:
         needed = ".".join(map(str, MIN_VERSION))
         raise CodexUnavailable(
-            f"Codex {shown} is too old: dispatch needs {needed} or later",
+            f"Codex {version} is too old: dispatch needs {needed} or later",
             hint="upgrade Codex, or pip install --upgrade 'codex-dispatch[codex]'",
-            details={"version": shown, "needed": needed, **PERMANENT},
+            details={"version": str(version), "needed": needed, **PERMANENT},
         )
-    if version >= UNTESTED_FROM:
-        return f"Codex {shown} is newer than the versions dispatch is tested with"
+    if version[:3] >= UNTESTED_FROM:
+        return f"Codex {version} is newer than the versions dispatch is tested with"
     return None
 
 

@@ -170,7 +170,7 @@ class Supervisor:
             binary = appserver.binary.find_codex(self._plan.configured, self._plan.env)
             self.health.binary, self.health.source = str(binary.path), binary.source
             version = await appserver.binary.codex_version(binary.path)
-            self.health.version = ".".join(map(str, version))
+            self.health.version = str(version)
             note = appserver.binary.check_version(version)
         except CodexUnavailable as error:
             # To start a missing or old binary again and again would only hide that; a slow one may be faster next time.

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dispatch_core.testing.daemon import eventually
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dispatch_core.testing.daemon import Dispatch
 
 pytestmark = pytest.mark.e2e
@@ -57,3 +61,29 @@ def test_an_unknown_thread_among_several_is_refused_at_once(shared: Dispatch) ->
 
     assert error["code"] == "not_found"
     shared.json("stop", "@known")
+
+
+def test_a_wait_for_a_message_that_cannot_be_sent_says_so(shared: Dispatch, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    shared.json("new", "moved", 'offline:{"delay": 60}', "--cwd", str(place))
+    receipt = shared.json("send", "@moved", "Go on offline:{}", "--queue")["receipt"]
+    place.rmdir()
+    shared.json("stop", "@moved")
+
+    def held() -> bool:
+        found = shared.json("delivery", "get", receipt["id"])["delivery"]
+        return "is not a directory" in (found["reason"] or "")
+
+    eventually(held, "the message is held")
+    alone = shared.error("wait", "@moved", "--timeout", "0.3")
+    shared.json("new", "beside", "hello")
+    among = shared.error("wait", "@moved", "@beside", "--timeout", "0.3")
+
+    assert f"message {receipt['id']} still waits to be sent" in alone["message"]
+    assert "is not a directory" in alone["message"]
+    assert "delivery get" in alone["hint"]
+    assert "1 of 2 threads still run" in among["message"]
+    assert receipt["id"] in among["message"]
+    place.mkdir()
+    shared.wait("@moved")

@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
     codex = anyio.run(codex_version, find_codex(None, os.environ).path)
     return {
         "dispatch": __version__,
-        "Codex": ".".join(map(str, codex)),
+        "Codex": str(codex),
         "SQLite": sqlite3.sqlite_version,
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

@@ -30,7 +30,7 @@ DEADLINE = 1800.0  # seconds for all rounds
 
 def installed() -> str:
     """Return the version of the Codex that is tried."""
-    return ".".join(map(str, anyio.run(codex_version, codex_cli_bin.bundled_codex_path())))
+    return str(anyio.run(codex_version, codex_cli_bin.bundled_codex_path()))
 
 
 @pytest.mark.fault("A10")

@@ -72,7 +72,7 @@ async def _try(app: App, rounds: int, seed: int) -> dict[str, Any]:
     paths = Paths.from_env(app.invocation.env)
     configured = Settings.read(paths.config).section("codex", CodexSection).bin
     found = binaries.find_codex(configured, app.invocation.env)
-    version = ".".join(map(str, await binaries.codex_version(found.path)))
+    version = str(await binaries.codex_version(found.path))
     line = StatusLine(sys.stderr) if is_terminal(sys.stderr) else None
 
     def show(so_far: Conformance) -> None:

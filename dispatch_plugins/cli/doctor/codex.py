@@ -62,7 +62,7 @@ def binary(subject: Subject) -> Check:
         found = _find(subject)
         data = {"path": str(found.path), "source": found.source}
         version = anyio.run(partial(_version, found.path, subject.timeout))
-        data["version"] = ".".join(map(str, version))
+        data["version"] = str(version)
         note = binaries.check_version(version)
     except DispatchError as error:
         return Check(
@@ -128,7 +128,7 @@ def _find(subject: Subject) -> binaries.CodexBinary:
     return binaries.find_codex(configured, subject.env)
 
 
-async def _version(path: Path, timeout: float) -> tuple[int, int, int]:  # noqa: ASYNC109 -- it is said in the error
+async def _version(path: Path, timeout: float) -> binaries.Version:  # noqa: ASYNC109 -- it is said in the error
     with anyio.move_on_after(timeout):
         return await binaries.codex_version(path)
     raise CodexUnavailable(f"{path} --version gave no answer within {timeout:g} s")

@@ -51,6 +51,7 @@ OUTCOMES = {
     TurnStatus.INTERRUPTED: "interrupted",
 }
 CAME_TO_NOTHING = frozenset({DeliveryState.DEAD, DeliveryState.REJECTED})
+RUNNING = frozenset({ThreadStatus.BUSY, ThreadStatus.WAITING_APPROVAL})
 NAMED = 3  # threads that a message names
 LOOK = 0.25  # seconds to find out how it stands; a shorter timeout does not wait for anything else
 
@@ -112,10 +113,12 @@ async def _result(context: OpContext, thread: ThreadRecord) -> WaitResult:
         turn=turn_view(thread.turn),
         text=await _final_text(context, thread) if delivery is None else None,
         asks=await _question(context, thread) if outcome == "needs_attention" else None,
-        delivery=WaitedDelivery(id=delivery.id, state=delivery.state, reason=delivery.reason)
-        if delivery
-        else None,
+        delivery=_waited(delivery) if delivery else None,
     )
+
+
+def _waited(delivery: DeliveryRecord) -> WaitedDelivery:
+    return WaitedDelivery(id=delivery.id, state=delivery.state, reason=delivery.reason)
 
 
 async def _undelivered(context: OpContext, thread: ThreadRecord) -> DeliveryRecord | None:
@@ -135,12 +138,16 @@ async def _known(
 ) -> WaitResult:
     """Return how it stands with a thread that nobody waits for any longer; settled: if its turn has ended."""
     thread = settled or await context.store.threads.get(thread.key) or thread
+    head = None
+    if settled is None and thread.status not in RUNNING:
+        head = await context.store.deliveries.head(thread.key)
     return WaitResult(
         thread=thread_view(thread),
         outcome="running" if settled is None else _outcome(thread),
         turn=turn_view(thread.turn),
         text=None,
         asks=None,
+        delivery=_waited(head) if head and head.state is DeliveryState.QUEUED else None,
     )
 
 
@@ -158,9 +165,17 @@ def _still_running(
     if reasons:
         text = f"{text}. Codex says: {printable(reasons[0])}"
     refs = " ".join(result.thread.ref for result in late[:NAMED])
+    hint = f"dispatch wait {refs}, or dispatch stop {late[0].thread.ref}"
+    if (
+        delivery := next((result.delivery for result in late if result.delivery), None)
+    ) is not None:
+        why = f"message {delivery.id} still waits to be sent"
+        why += f": {printable(delivery.reason)}" if delivery.reason else ""
+        text = f"{names[0]}: {why}" if len(results) == 1 else f"{text}. {why}"
+        hint = f"dispatch delivery get {short(delivery.id)}"
     return TimedOut(
         text,
-        hint=f"dispatch wait {refs}, or dispatch stop {late[0].thread.ref}",
+        hint=hint,
         details={"results": [result.model_dump(mode="json") for result in results]},
     )
 

@@ -46,11 +46,13 @@ class WaitInput(OpInput):
 
 
 class WaitedDelivery(OpOutput):
-    """A message of which it is unknown whether it ran, or that was queued and came to nothing."""
+    """A message of which it is unknown whether it ran, that was queued and came to nothing, or that still cannot be sent."""
 
     id: str = Field(description="Its id: what dispatch delivery get takes.")
-    state: DeliveryState = Field(description="unknown, dead or rejected.")
-    reason: str | None = Field(description="What is in doubt, or why it came to nothing.")
+    state: DeliveryState = Field(description="unknown, dead, rejected or queued.")
+    reason: str | None = Field(
+        description="What is in doubt, why it came to nothing, or what it waits for."
+    )
 
 
 class WaitedRequest(OpOutput):

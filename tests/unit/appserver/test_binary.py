@@ -9,6 +9,7 @@ import pytest
 from dispatch_core.appserver.binary import (
     MIN_VERSION,
     CodexBinary,
+    Version,
     check_version,
     codex_version,
     find_codex,
@@ -124,7 +125,26 @@ def test_a_script_with_no_native_binary_beside_it_is_used_as_it_is(tmp_path):
 async def test_the_real_one_tells_its_version(codex_binary):
     version = await codex_version(codex_binary)
 
-    assert version >= MIN_VERSION
+    assert version[:3] >= MIN_VERSION
+    assert check_version(version) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("codex-cli 0.169.0", "0.169.0"),
+        ("codex-cli 0.169.0-alpha.5", "0.169.0-alpha.5"),
+        ("codex-cli 0.169.0+dirty (a1b2c3)", "0.169.0+dirty"),
+    ],
+)
+async def test_a_prerelease_is_another_version_than_the_release(tmp_path, said, meant):
+    binary = executable(tmp_path / "codex", f"#!/bin/sh\necho '{said}'\n".encode())
+
+    version = await codex_version(binary)
+
+    assert str(version) == meant
+    assert version[:3] == (0, 169, 0)
     assert check_version(version) is None
 
 
@@ -147,13 +167,13 @@ async def test_a_program_that_cannot_be_run_is_refused(tmp_path):
 
 def test_an_old_version_is_refused_with_the_fix():
     with pytest.raises(CodexUnavailable, match=r"0\.162\.9 is too old") as caught:
-        check_version((0, 162, 9))
+        check_version(Version(0, 162, 9))
 
     assert "upgrade" in caught.value.hint
 
 
 def test_a_version_newer_than_the_tested_ones_is_used_with_a_note():
-    note = check_version((1, 0, 0))
+    note = check_version(Version(1, 0, 0))
 
     assert note is not None
     assert "1.0.0" in note
