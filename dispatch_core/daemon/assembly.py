@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
+    from anyio.abc import TaskStatus
+
     from dispatch_core.contracts.storage import Maintenance, Storage
     from dispatch_core.daemon.engine import Engine
     from dispatch_core.daemon.startup import Launch, ReadyPipe
@@ -122,10 +124,12 @@ class Daemon:
             async with anyio.create_task_group() as tasks:
                 server = ControlServer(host)
                 await tasks.start(server.serve, listener)
+                await tasks.start(
+                    _watch_signals, host
+                )  # whoever knows that we are ready may end us
                 ready.say({"ready": True, "pid": os.getpid(), "state": self._status.state})
                 tasks.start_soon(notifier.run)
                 log.info("dispatchd %s listens on %s", self._status.version, path)
-                tasks.start_soon(_watch_signals, host)
                 engine = await self._engine(events)
                 await engine.start(tasks)
                 host.open(engine.dispatcher, engine.busy)
@@ -162,9 +166,10 @@ def _load(plugins: Plugins) -> tuple[ModuleType, Catalog]:
     return engine, plugins.catalog()
 
 
-async def _watch_signals(host: DaemonHost) -> None:
+async def _watch_signals(host: DaemonHost, *, task_status: TaskStatus[None]) -> None:
     """The first SIGTERM or SIGINT drains, the second one does not wait."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
         async for number in received:
             log.info("signal %s", number.name)
             host.shutdown(0.0 if host.stopping.is_set() else None)

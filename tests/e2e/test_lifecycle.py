@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from dispatch_core.daemon.paths import READY_FD
 from dispatch_core.testing.daemon import Dispatch, eventually, temporary_home
 
 from .processes import alive, daemons
@@ -208,6 +210,26 @@ def test_sigterm_drains_and_ends_the_daemon(dispatch: Dispatch) -> None:
     eventually(lambda: not alive(daemon), "the daemon is gone")
 
     assert dispatch.json("get", "@drained")["turn"]["status"] == "completed"
+
+
+def test_a_daemon_that_is_ended_as_soon_as_it_is_ready_ends_in_good_order(
+    dispatch: Dispatch,
+) -> None:
+    receiver, sender = os.pipe()
+    daemon = subprocess.Popen(
+        [sys.executable, "-P", "-m", "dispatch_core.daemon.main", "run", "--offline"],
+        env={**dispatch.environment, READY_FD: str(sender)},
+        pass_fds=(sender,),
+    )
+    os.close(sender)
+
+    with os.fdopen(receiver, "rb") as ready:
+        assert b'"ready"' in ready.readline()
+    daemon.terminate()
+
+    assert daemon.wait(60) == 0
+    assert list(dispatch.home.rglob("registry.db"))
+    assert not list(dispatch.home.rglob("registry.db-wal"))
 
 
 def test_an_open_directory_is_refused(dispatch: Dispatch) -> None:
