@@ -83,6 +83,11 @@ class Messages:
         rows = self.world.rows("SELECT state, COUNT(*) AS n FROM deliveries GROUP BY state")
         return Counter({row["state"]: row["n"] for row in rows})
 
+    def doubts(self) -> list[str]:
+        """Return why it is unknown of messages whether they ran."""
+        rows = self.world.rows("SELECT reason FROM deliveries WHERE state = 'unknown'")
+        return [str(row["reason"]) for row in rows]
+
     def state(self, marker: str) -> str | None:
         """Return the state of one message, None before it is stored."""
         rows = self.world.rows("SELECT state FROM deliveries WHERE key = ?", marker)
