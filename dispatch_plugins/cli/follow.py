@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatch_core.daemon.paths import Paths
 from dispatch_core.daemon.reach import reach
-from dispatch_core.errors import DaemonUnreachable, TimedOut
+from dispatch_core.errors import DaemonUnreachable, DispatchError, TimedOut
 from dispatch_plugins.cli import output
 from dispatch_plugins.cli.call import asked, hello, notice
 
@@ -85,8 +85,10 @@ class _Follow:
                 began = monotonic()
                 try:
                     reply = connection.request(self._op["name"], self._next(), **self._asked())
-                except DaemonUnreachable:
-                    return
+                except DispatchError as error:
+                    if _away(error):
+                        return
+                    raise
                 self._take(reply)
                 if not reply.result[self._rows] and monotonic() - began < QUICK:
                     self._pause(PAUSE)
@@ -105,18 +107,20 @@ class _Follow:
             self._pause(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _attempt(self, *, start: bool) -> DaemonUnreachable | None:
+    def _attempt(self, *, start: bool) -> DispatchError | None:
         """Go on with the daemon that answers now; return why there is none."""
         try:
             reach(self._paths, self._session, start=start, note=output.note)
-        except DaemonUnreachable as error:
-            return error
+        except DispatchError as error:
+            if _away(error):
+                return error
+            raise
         return None
 
     def _crashed(self) -> bool:
         return not self._invocation.no_start and os.path.lexists(self._paths.socket)
 
-    def _gone(self, error: DaemonUnreachable) -> DaemonUnreachable:
+    def _gone(self, error: DispatchError) -> DaemonUnreachable:
         return DaemonUnreachable(
             f"the daemon went away and was not back within {PATIENCE:g} s",
             hint=f"dispatch up starts it; --after {self._cursor} goes on from here",
@@ -161,6 +165,11 @@ class _Follow:
         if self._deadline is not None:
             seconds = min(seconds, max(0.0, self._deadline - monotonic()))
         _poll(None, seconds)
+
+
+def _away(error: DispatchError) -> bool:
+    """Return whether there is no daemon, or one that said, when it stopped, that it did nothing more."""
+    return isinstance(error, DaemonUnreachable) or error.code == DaemonUnreachable.code
 
 
 def _poll(descriptor: int | None, seconds: float | None) -> None:

@@ -25,7 +25,7 @@ DEADLINE = 60.0
 
 @contextmanager
 def watching(dispatch: Dispatch, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """Run dispatch watch until the block ends; it has begun to watch when the block begins."""
+    """Run dispatch watch until the block ends; it prints all that happens in the block, however late it begins."""
     before = dispatch.json("watch", "--timeout", "0")["cursor"]
     process = dispatch.start(
         "watch", *words, "--after", before, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -111,6 +111,8 @@ def test_a_watch_goes_on_with_the_daemon_that_follows(dispatch: Dispatch) -> Non
 def test_a_daemon_that_was_stopped_is_not_started_again_by_a_watch(dispatch: Dispatch) -> None:
     dispatch.json("up")
     with watching(dispatch) as process:
+        dispatch.json("new", "seen")
+        row(process)
         dispatch.json("down")
         errors = process.communicate(timeout=DEADLINE)[1]
 
@@ -119,6 +121,19 @@ def test_a_daemon_that_was_stopped_is_not_started_again_by_a_watch(dispatch: Dis
     assert error["code"] == "daemon_unreachable"
     assert "--after" in error["hint"]
     assert dispatch.error("list", "--no-start")["code"] == "daemon_unreachable"
+
+
+def test_a_watch_waits_for_a_daemon_that_was_stopped_and_comes_back(dispatch: Dispatch) -> None:
+    dispatch.json("up")
+    with watching(dispatch, "--kinds", "thread.created") as process:
+        dispatch.json("new", "before")
+        row(process)
+        dispatch.json("down")
+        dispatch.json("new", "after")
+        rows = [row(process), row(process)]
+
+    assert rows[0]["gap"] is True
+    assert rows[1]["thread"]["handle"] == "@after"
 
 
 def test_cursors_join_calls_without_gap_or_repetition(dispatch: Dispatch) -> None:
