@@ -118,8 +118,11 @@ class Supervisor:
         """Send one request to Codex, waiting a little while it starts, or starts again."""
         if self._server is not None and not self._server.open:
             self._retire()  # its end is about to be noticed
+        settled = None
         with anyio.move_on_after(START_PATIENCE):
-            await self._settled.wait()
+            while settled is not self._settled:  # it may be gone again by the time we are woken
+                settled = self._settled
+                await settled.wait()
         if self._server is None:
             raise CodexUnavailable(
                 f"Codex is not running: {self.health.reason or 'it is being restarted'}",

@@ -85,6 +85,11 @@ async def beaten(supervisor):
         await anyio.sleep(0.01)
 
 
+async def begun(supervisor, generation):
+    while supervisor.generation < generation:  # noqa: ASYNC110 -- no event tells of it
+        await anyio.sleep(0.01)
+
+
 async def test_requests_wait_for_the_first_start(tmp_path):
     setup = Setup(tmp_path)
     async with setup.running() as supervisor:
@@ -226,8 +231,7 @@ async def test_one_that_holds_too_much_memory_is_renewed_once_nothing_runs(tmp_p
         await beaten(supervisor)
         busy = supervisor.generation
         setup.idle = True
-        while supervisor.generation < 2:
-            await supervisor.request("model/list", {})
+        await begun(supervisor, 2)
         setup.idle = False
         event = await setup.until(lambda event: "memory" in (event.data["reason"] or ""))
 
