@@ -104,7 +104,8 @@ def current_key(paths: Paths, *, safe: bool = False) -> str:
     """Return the key of the manifest that would be right now: interpreter, distributions, configuration, switches."""
     parts = [str(FORMAT), sys.prefix, sys.version, str(safe)]
     parts += [f"{name}={os.environ.get(name, '')}" for name in SWITCHES]
-    parts.append(_stamp(paths.config))
+    # Homes without a configuration have the same one.
+    parts.append(_stamp(paths.config) if os.path.lexists(paths.config) else "-")
     parts += sorted(set(_entry_points()))
     return _digest("\n".join(parts).encode("utf-8", "surrogateescape"))
 

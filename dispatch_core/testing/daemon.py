@@ -30,6 +30,9 @@ KEPT = (
     "DISPATCH_CODEX_BIN",
     "SYSTEMROOT",
 )
+# What the homes of this process have made of the installed plugins, by the name of its file: it takes a second, and a file for
+# anything else that is installed, or has changed since, has another name.
+_manifests: dict[str, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +129,20 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 def temporary_home(**env: str) -> Iterator[Dispatch]:
     """Make a home for one test, and stop its daemon and remove it afterwards.
 
-    It is in a short path of its own, because a socket's path is limited to about a hundred bytes.
+    It is in a short path of its own, because a socket's path is limited to about a hundred bytes. The manifest of the installed
+    plugins is in it already if another home of this process has had one made.
     """
     home = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))
     (home / "user").mkdir(mode=0o700)
+    cache = home / "cache"
+    cache.mkdir(mode=0o700)
+    for name, content in _manifests.items():
+        (cache / name).write_bytes(content)
     dispatch = Dispatch(home, env)
     try:
         yield dispatch
     finally:
         dispatch.run("down", "--grace", "0")
+        if not (home / "config.toml").exists():
+            _manifests.update((file.name, file.read_bytes()) for file in cache.glob("*.jsonl"))
         shutil.rmtree(home, ignore_errors=True)

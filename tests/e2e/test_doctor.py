@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -206,6 +207,7 @@ def test_a_broken_configuration_is_said_once_and_the_rest_is_still_looked_at(
 
 
 def test_a_list_of_commands_that_cannot_be_kept_is_a_warning(dispatch: Dispatch) -> None:
+    shutil.rmtree(dispatch.home / "cache")
     (dispatch.home / "cache").write_text("no directory")
 
     found = checks(dispatch, QUICK)["manifest"]

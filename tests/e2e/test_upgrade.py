@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -85,9 +86,10 @@ def draining(dispatch: Dispatch) -> None:
 
 
 def schema_hash(dispatch: Dispatch, op: str) -> str:
-    [manifest] = sorted(
-        (dispatch.home / "cache").glob("manifest-*"), key=lambda file: file.stat().st_mtime_ns
-    )[-1:]
+    """Return the hash of an op's schema in this build, by the manifest that it makes."""
+    shutil.rmtree(dispatch.home / "cache")  # the other build's is there too
+    dispatch.json("plugins")
+    [manifest] = (dispatch.home / "cache").glob("manifest-*")
     first = json.loads(manifest.read_text().partition("\n")[0])
     return str(next(entry["schema_hash"] for entry in first["ops"] if entry["name"] == op))
 
@@ -137,7 +139,6 @@ def test_the_control_socket_refuses_another_contract_of_a_read_and_of_a_write(
     old: Dispatch, new: Dispatch
 ) -> None:
     old.json("new", "kept", "--no-send")
-    new.json("plugins")  # builds the manifest of the new build
     params = {"list": {}, "rename": {"thread": "@kept", "name": "other"}, "new.op": {}}
     refused = {}
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from dispatch_core.plugin.manifest import FORMAT, decode, encode
+from dispatch_core.daemon.paths import Paths
+from dispatch_core.plugin.manifest import FORMAT, current_key, decode, encode
 
 
 def op(name, **changes):
@@ -76,3 +77,14 @@ def test_a_file_of_something_else_is_refused(text):
 def test_a_file_of_another_format_is_refused():
     with pytest.raises(ValueError, match="another format"):
         decode(encode({**MANIFEST, "format": FORMAT + 1}))
+
+
+def test_homes_have_the_same_one_until_one_is_configured(tmp_path):
+    homes = [Paths(str(tmp_path / name)) for name in ("one", "another")]
+    before = [current_key(home) for home in homes]
+
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.toml").touch()
+
+    assert before[0] == before[1] == current_key(homes[1])
+    assert current_key(homes[0]) != before[0]
