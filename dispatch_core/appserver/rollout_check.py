@@ -14,8 +14,9 @@ BUDGET = 64 * 1024 * 1024  # bytes, from the end, that are looked at
 def damage(path: Path) -> str | None:
     """Return what is wrong with a rollout file, None if nothing is. Blocking.
 
-    Codex writes a line at once, so a process that was killed leaves whole lines. A line that is torn or no JSON, and a gap in the
-    ordinals of the paginated format, are somebody else's doing. Of a file over 64 MiB only the end is looked at.
+    A line that is no JSON and a gap in the ordinals of the paginated format are somebody else's doing. A torn line may be a
+    kill's: the kernel can stop a write between two pages when the process is killed, and Codex goes on below it. A file that was
+    cut looks the same, so it proves nothing either. Of a file over 64 MiB only the end is looked at.
     """
     try:
         with path.open("rb") as file:
